@@ -1,0 +1,245 @@
+"""The clay head's 41 expressions, by their ARKit names: what each moves, in mm at coefficient 1.
+
+Drawn for the character's left where there are two sides; the right is the mirror image. `Left` is +x.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffdyad.clay.fields import Mouth, blob, ramp
+from diffdyad.clay.mesh import Array, Ints, Mesh
+from diffdyad.clay.rig import JAW, JOINTS
+from diffdyad.clay.skin import Skin, around
+from diffdyad.clay.surface import EYE
+
+# jaw_pose x at which mouthClose = 1 closes the lips: ARKit's jawOpen = 1
+JAW_OPEN = 0.4
+# how far each ring of edges, from the lid's edge outwards, follows the lid
+_LID_FOLLOWS = (1.0, 0.92, 0.55, 0.22, 0.06)
+
+
+@dataclass
+class Face:
+    """What the expressions are drawn on: the mesh, mouth coordinates, jaw weights, and who mirrors whom."""
+
+    mesh: Mesh
+    skin: Skin
+    mouth: Mouth
+    jaw: Array  # (V,) skinning weight of the jaw
+    partner: Ints  # (V,) the mirrored vertex of each
+
+    def __post_init__(self):
+        count = len(self.mesh.vertices)
+        soft = np.zeros(count)
+        for name in ("skin", "cavity", "lid_inside", "brows"):
+            soft[self.mesh.sets[name]] = 1
+        self.soft = soft * (1 - ramp(self.mouth.depth, 8, 24))
+        self.lip = np.exp(-((self.mouth.reach / 0.42) ** 2)) * self.soft
+        self.around_mouth = np.exp(-((self.mouth.reach / 0.85) ** 2)) * self.soft
+        self.upper = ramp(self.mouth.side, 0.0, 0.75)
+        self.lower = ramp(-self.mouth.side, 0.0, 0.75)
+        x = self.mesh.vertices[:, 0]
+        # left half, with a soft seam at the midline
+        self.left = ramp(x, -9, 9)
+        self.corner = blob(self.mesh.vertices, (25, -44, 46), (15, 15, 26)) * self.soft
+
+    def bump(self, centre: tuple, radii: tuple) -> Array:
+        return blob(self.mesh.vertices, centre, radii) * self.soft
+
+    def mirror(self, offsets: Array) -> Array:
+        return offsets[self.partner] * np.array([-1.0, 1.0, 1.0])
+
+    def both(self, offsets: Array) -> Array:
+        return offsets + self.mirror(offsets)
+
+
+def _move(weight: Array, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Array:
+    return weight[:, None] * np.array([x, y, z])
+
+
+def mirror_partners(vertices: Array) -> Ints:
+    """For each vertex (V, 3) the one at its mirror image; the mesh is symmetric up to rounding."""
+    image = vertices * np.array([-1.0, 1.0, 1.0])
+    partner = np.empty(len(vertices), np.int64)
+    for start in range(0, len(vertices), 256):
+        gap = np.abs(image[start : start + 256, None] - vertices).max(-1)
+        partner[start : start + 256] = gap.argmin(1)
+        if gap.min(1).max() > 1e-6:
+            raise ArithmeticError("the clay head is not symmetric")
+    return partner
+
+
+def expressions(face: Face) -> dict[str, Array]:
+    """Name -> displacements (V, 3) in mm."""
+    found: dict[str, Array] = {}
+    for name, offsets in {**_left_eye(face), **_left_mouth(face), **_left_brow(face)}.items():
+        found[f"{name}Left"] = offsets
+        found[f"{name}Right"] = face.mirror(offsets)
+    found |= _middle(face)
+    inner = face.bump((14, 42, 46), (12, 15, 26))
+    found["browInnerUp"] = face.both(_move(inner, 0.2, 7.0, -0.4))
+    close, _ = mouth_close(face)
+    found["mouthClose"] = close
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------- eyes
+
+
+def _turn_lids(face: Face, upper: float, lower: float) -> Array:
+    """Turns the left lids about the eyeball: 1 in total closes the opening, `lower` is the lower lid's share."""
+    rings = np.concatenate([face.skin.lid_inner_rings["left"], face.skin.lid_rings["left"]])
+    follows = (1.0,) * len(face.skin.lid_inner_rings["left"]) + _LID_FOLLOWS
+    points = face.mesh.vertices[rings]
+    _, side = around(rings.shape[1])
+    edge = points[len(face.skin.lid_inner_rings["left"])] - EYE
+    elevation = np.arctan2(edge[:, 1], edge[:, 2])
+    # the point across the opening, at the same distance along it
+    gap = elevation - np.concatenate([elevation[:1], elevation[:0:-1]])
+    turn = -np.where(side > 0, upper, lower) * np.abs(gap) * side
+    offsets = np.zeros_like(face.mesh.vertices)
+    for ring, where, follow in zip(rings, points, follows, strict=True):
+        from_eye = where - EYE
+        angle = np.arctan2(from_eye[:, 1], from_eye[:, 2]) + turn * follow
+        # the way is a chord of the arc: a little more radius keeps its middle off the eyeball
+        radius = np.hypot(from_eye[:, 1], from_eye[:, 2]) * (1 + 0.06 * np.abs(turn * follow))
+        turned = np.stack([from_eye[:, 0], radius * np.sin(angle), radius * np.cos(angle)], -1)
+        offsets[ring] = turned - from_eye
+    return offsets
+
+
+def _left_eye(face: Face) -> dict[str, Array]:
+    cheek = face.bump((36, 4, 34), (17, 9, 22))
+    blink = _turn_lids(face, 0.86, 0.14)
+    squint = _turn_lids(face, 0.18, 0.30) + _move(cheek, y=1.8, z=0.8)
+    wide = _turn_lids(face, -0.27, -0.06)
+    return {"eyeBlink": blink, "eyeSquint": squint, "eyeWide": wide}
+
+
+# ------------------------------------------------------------------------------------------------------------ mouth
+
+
+def _left_mouth(face: Face) -> dict[str, Array]:
+    mouth, left = face.mouth, face.left
+    cheek = face.bump((37, -12, 36), (17, 15, 26))
+    fold = face.bump((24, -22, 48), (10, 13, 22))
+    lip_left = face.lip * left
+    # bands of the lips alone, 0 at the slit, so that the lips stay together
+    red = np.exp(-((mouth.reach / 0.26) ** 2)) * face.soft
+    smile = (
+        _move(face.corner, 6.0, 8.0, -4.0) + _move(cheek, 1.5, 4.5, 2.2) + _move(fold, 1.5, 2.0, 0.5)
+        + _move(lip_left * (1 - face.corner), 0.5, 0.3, -0.8)
+    )  # fmt: skip
+    frown = _move(face.corner, 1.0, -7.0, -1.0) + _move(face.bump((25, -60, 42), (14, 12, 24)), 0.5, -3.0, 0.5)
+    dimple = _move(face.corner, 4.5, 1.0, -4.5) + _move(face.bump((35, -42, 38), (10, 12, 22)), 0.5, 0, 1.5)
+    stretch = _move(face.corner, 8.0, -2.5, -4.5) + _move(face.bump((24, -62, 42), (15, 13, 24)), 2.5, -1.5, -0.8)
+    press = (
+        _move(red * left * face.upper, 0.4, -1.0, -2.2) + _move(red * left * face.lower, 0.4, 1.2, -2.2)
+        + _move(face.corner, 1.5, 0.8, -1.2)
+    )  # fmt: skip
+    lowered = face.lower * left * np.exp(-((mouth.reach / 0.6) ** 2)) * face.soft
+    raised = face.upper * left * np.exp(-((mouth.reach / 0.6) ** 2)) * face.soft
+    lower_down = _move(lowered, 0.8, -7.0, 0.2) + _move(red * face.lower * left, z=1.0)
+    upper_up = _move(raised, 0.5, 6.0, 0.4) + _move(fold, 0.6, 3.2, 1.2) + _move(cheek, 0, 1.6, 0.8)
+    return {
+        "mouthSmile": smile, "mouthFrown": frown, "mouthDimple": dimple, "mouthStretch": stretch, "mouthPress": press,
+        "mouthLowerDown": lower_down, "mouthUpperUp": upper_up,
+    }  # fmt: skip
+
+
+def _middle(face: Face) -> dict[str, Array]:
+    mouth, p = face.mouth, face.mesh.vertices
+    x, y, z = p.T
+    zero = np.zeros_like(x)
+    red = np.exp(-((mouth.reach / 0.30) ** 2)) * face.soft
+    off_slit = ramp(mouth.reach, 0.0, 0.22)
+    fullness = red * off_slit * np.sign(mouth.side) * np.abs(mouth.side)
+    wide = np.exp(-((mouth.reach / 0.95) ** 2)) * face.soft
+    middle = np.exp(-((x / 19) ** 2))
+    narrow = np.stack([-x * wide, zero, zero], -1)
+    funnel = (
+        0.30 * narrow + _move(face.lip, z=6.0) + _move(wide, z=2.0) + _move(red * face.upper * middle, y=4.2, z=1.5)
+        + _move(red * face.lower * middle, y=-5.2, z=1.5) + _move(fullness, y=1.0)
+    )  # fmt: skip
+    pucker = 0.46 * narrow + _move(face.lip, z=7.0) + _move(wide, z=3.0) + _move(fullness, y=1.8)
+    sideways = np.exp(-((mouth.reach / 0.95) ** 2)) * face.soft
+    left = _move(sideways, x=8.0, z=-0.5) + _move(face.bump((30, -44, 44), (12, 14, 22)), y=0.8, z=1.0)
+    roll_lower = _move(red * face.lower, y=2.2, z=-5.0) + _move(face.lower * face.lip, y=1.0, z=-1.0)
+    roll_upper = _move(red * face.upper, y=-2.0, z=-5.0) + _move(face.upper * face.lip, y=-1.0, z=-1.0)
+    chin = face.bump((0, -74, 52), (19, 14, 22))
+    shrug_lower = _move(chin, y=4.5, z=1.5) + _move(face.lower * face.lip, y=3.2, z=2.2) + _move(face.upper * face.lip, y=2.2, z=0.8)
+    shrug_upper = _move(face.upper * face.around_mouth, y=2.6, z=1.6) + _move(face.upper * face.lip, y=1.4, z=1.6)
+    puff = face.bump((38, -36, 30), (15, 16, 24))
+    sneer = _move(face.bump((11, -12, 56), (7, 8, 14)), 1.0, 3.6, 0.5) + _move(face.bump((18, -22, 52), (9, 12, 18)), 0.4, 3.0, 0.8)
+    sneer += _move(face.bump((9, 14, 50), (8, 12, 18)), 0, 2.0, 0.8) + _move(face.upper * face.left * face.lip * middle, 0, 1.2, 0)
+    squint = _move(face.bump((38, -4, 36), (18, 13, 24)), 0.8, 4.6, 2.2) + _turn_lids(face, 0.0, 0.16)
+    return {
+        "jawForward": _move(np.clip(face.jaw, 0, 1), z=6.0),
+        "mouthFunnel": funnel, "mouthPucker": pucker, "mouthLeft": left, "mouthRight": face.mirror(left),
+        "mouthRollLower": roll_lower, "mouthRollUpper": roll_upper,
+        "mouthShrugLower": shrug_lower, "mouthShrugUpper": shrug_upper,
+        "cheekPuff": face.both(_move(puff, 8.0, 0.0, 4.0)) + _move(face.lip, z=1.2),
+        "cheekSquintLeft": squint, "cheekSquintRight": face.mirror(squint),
+        "noseSneerLeft": sneer, "noseSneerRight": face.mirror(sneer),
+        "tongueOut": _tongue_out(face),
+    }  # fmt: skip
+
+
+def _tongue_out(face: Face) -> Array:
+    """The tongue slides ahead over the lower teeth; meant for an open jaw, as on a phone's capture."""
+    offsets = np.zeros_like(face.mesh.vertices)
+    tongue = face.mesh.sets["tongue"]
+    z = face.mesh.vertices[tongue, 2]
+    ahead = ramp(z, 2, 42)
+    offsets[tongue, 2] = 36 * ahead
+    offsets[tongue, 1] = 5.5 * np.sin(np.pi * ahead**0.8) - 1.0 * ahead
+    return offsets
+
+
+def mouth_close(face: Face) -> tuple[Array, Array]:
+    """Displacements that close the lips while the jaw is open, and the jaw's pose corrective that makes it exact.
+
+    Returns (close (V, 3), corrective (V, 3)): mouthClose = j with jaw_pose x = 0.4 j brings each lip vertex where a
+    skin that follows the jaw by one common share would be, for all j in 0..1. A turning jaw moves the lip on an arc; a
+    direction is straight. So the corrective, which acts by (1 - cos) of the jaw's angle, takes up the difference: both
+    by least squares over the way.
+    """
+    mouth = face.mouth
+    # where the lips meet: nearer to the upper lip's share, and the corner's own at the corner
+    slit = np.sqrt(np.clip(1 - np.clip(mouth.across, -1, 1) ** 2, 0, 1))
+    common = 0.5 - 0.30 * slit
+    near = np.exp(-((mouth.reach / 0.55) ** 2)) * face.soft
+    share = face.jaw + near * (common - face.jaw)
+    arm = face.mesh.vertices - JOINTS[JAW]
+    arm[:, 0] = 0
+    across = np.stack([np.zeros(len(arm)), -arm[:, 2], arm[:, 1]], -1)  # x axis cross arm
+    wanted, basis = [], []
+    for j in np.linspace(0.1, 1, 10):
+        sine, versine = np.sin(JAW_OPEN * j), 1 - np.cos(JAW_OPEN * j)
+        goal = arm + share[:, None] * (sine * across - versine * arm)
+        # undo the skinning, a 2 x 2 system in the plane of the turn
+        c, s = 1 - face.jaw * versine, face.jaw * sine
+        y, z = goal[:, 1], goal[:, 2]
+        scale = c * c + s * s
+        undone = np.stack([np.zeros_like(y), (c * y + s * z) / scale, (c * z - s * y) / scale], -1)
+        wanted.append((undone - arm) * 1.0)
+        basis.append((j, versine))
+    solution = np.linalg.pinv(np.array(basis)) @ np.array(wanted).reshape(len(basis), -1)
+    close, corrective = solution.reshape(2, -1, 3)
+    return close, corrective
+
+
+# ------------------------------------------------------------------------------------------------------------ brows
+
+
+def _left_brow(face: Face) -> dict[str, Array]:
+    whole = face.bump((20, 38, 44), (13, 10, 26)) + 0.7 * face.bump((40, 38, 36), (12, 10, 26))
+    outer = face.bump((42, 42, 34), (14, 15, 26))
+    lid = face.bump((32, 33, 38), (14, 5, 18))
+    return {
+        "browDown": _move(whole, -1.4, -4.6, 1.2) + _move(lid, y=-1.2),
+        "browOuterUp": _move(outer, 0.3, 6.5, -0.8) + _move(lid, y=0.8),
+    }

@@ -1,0 +1,67 @@
+"""A mesh that grows by sheets of quads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass
+class Mesh:
+    """Vertices (V, 3) in mm with colours (V, 3) and gloss (V,); faces (F, 3) counter-clockwise from outside."""
+
+    vertices: Array = field(default_factory=lambda: np.zeros((0, 3)))
+    colours: Array = field(default_factory=lambda: np.zeros((0, 3)))
+    gloss: Array = field(default_factory=lambda: np.zeros(0))
+    quads: list[tuple[int, ...]] = field(default_factory=list)
+    sets: dict[str, Ints] = field(default_factory=dict)
+
+    def add(self, points: Array, colour, gloss: float, name: str | None = None) -> Ints:
+        """Adds points (..., 3); returns their indices (...). `name` collects them in a set."""
+        count = len(self.vertices)
+        flat = points.reshape(-1, 3)
+        self.vertices = np.concatenate([self.vertices, flat])
+        self.colours = np.concatenate([self.colours, np.broadcast_to(colour, points.shape).reshape(-1, 3)])
+        self.gloss = np.concatenate([self.gloss, np.full(len(flat), gloss)])
+        indices = np.arange(count, count + len(flat))
+        if name:
+            self.sets[name] = np.concatenate([self.sets.get(name, np.zeros(0, np.int64)), indices])
+        return indices.reshape(points.shape[:-1])
+
+    def sheet(self, rows: Ints, closed: bool = False, flip: bool = False) -> None:
+        """Quads between the rows of an index grid (R, C); `closed` joins the last column to the first."""
+        if closed:
+            rows = np.concatenate([rows, rows[:, :1]], 1)
+        a, b, c, d = rows[:-1, :-1], rows[:-1, 1:], rows[1:, 1:], rows[1:, :-1]
+        corners = np.stack([a, d, c, b] if flip else [a, b, c, d], -1).reshape(-1, 4)
+        self.quads.extend(map(tuple, corners.tolist()))
+
+    def fan(self, centre: int, ring: Ints, flip: bool = False) -> None:
+        """Triangles from one vertex to a closed ring (N,)."""
+        for first, second in zip(ring.tolist(), np.roll(ring, -1).tolist(), strict=True):
+            self.quads.append((centre, second, first) if flip else (centre, first, second))
+
+    def triangles(self) -> Ints:
+        """(F, 3); each quad is cut along its shorter diagonal, so that mirrored quads are cut alike."""
+        faces = []
+        for quad in self.quads:
+            corners = list(dict.fromkeys(quad))
+            if len(corners) < 4:
+                faces.append(corners)
+                continue
+            a, b, c, d = corners
+            p = self.vertices
+            if np.linalg.norm(p[a] - p[c]) <= np.linalg.norm(p[b] - p[d]):
+                faces += [(a, b, c), (a, c, d)]
+            else:
+                faces += [(a, b, d), (b, c, d)]
+        return np.array([face for face in faces if len(face) == 3], np.int64)
+
+
+def mirrored(points: Array) -> Array:
+    return points * np.array([-1.0, 1.0, 1.0])

@@ -1,0 +1,235 @@
+"""The schema of `configs/*.yaml`, and where the package's own files lie.
+
+The classes below ARE the schema: every key, its type, its bounds and its meaning. Unknown keys, wrong
+types and impossible values are refused with one line that names the key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from diffdyad.errors import UserError
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def asset_path(name: str) -> Path:
+    """A file or folder of `assets/`: inside an installed wheel, or at the root of a checkout."""
+    return _find("assets", name)
+
+
+def _find(folder: str, name: str) -> Path:
+    places = [_PACKAGE / folder / name, _PACKAGE.parent / folder / name]
+    for place in places:
+        if place.exists():
+            return place
+    raise UserError(f"expected {folder}/{name} in the package, found none; reinstall diffdyad")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class RehearseConfig(Section):
+    """The synthetic corpus that is made where the dataset folder is absent; see docs/rehearsal.md."""
+
+    hours: float = Field(1.0, gt=0, description="hours of exchanges")
+    seed: int = Field(0, ge=0)
+    effect: float = Field(1.0, ge=0, description="strength of the planted context effect; 0 = none")
+
+
+class DataConfig(Section):
+    dataset: str = Field(description="folder of a dataset of exchanges")
+    rehearse: RehearseConfig | None = Field(None, description="make this corpus first where `dataset` is absent")
+    cache: str | None = Field(None, description="folder for features; default: `features` beside the dataset")
+    window_s: tuple[float, float] = Field((4.0, 6.0), description="shortest and longest training window, seconds")
+    validation_windows: int = Field(256, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tuple(cls, values):
+        # YAML has lists only
+        if isinstance(values, dict) and isinstance(values.get("window_s"), list):
+            values = {**values, "window_s": tuple(float(v) for v in values["window_s"])}
+        return values
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        if not 0.4 <= self.window_s[0] <= self.window_s[1]:
+            raise ValueError(f"window_s must rise from at least 0.4 s, found {list(self.window_s)}")
+        return self
+
+
+class SpeechConfig(Section):
+    encoder: str = Field("mel", description="`mel`, or a Hugging Face speech encoder")
+    revision: str | None = None
+    num_bands: int = Field(64, ge=8, le=256)
+
+
+class ContextConfig(Section):
+    modalities: list[Literal["audio", "prosody", "affect", "motion", "text"]] = ["audio", "prosody", "motion", "text"]
+    rate_hz: float = Field(5.0, gt=0, le=25)
+    longest_s: float = Field(20.0, gt=0, le=120)
+    text_encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
+    text_revision: str | None = None
+    affect_encoder: str | None = None
+    affect_revision: str | None = None
+
+
+class ModelConfig(Section):
+    width: int = Field(256, ge=16)
+    num_heads: int = Field(4, ge=1)
+    depth: int = Field(6, ge=1)
+    speech_depth: int = Field(3, ge=1)
+    context_depth: int = Field(2, ge=1)
+    speech_reach_s: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _heads(self):
+        if self.width % self.num_heads or (self.width // self.num_heads) % 2:
+            raise ValueError(f"width {self.width} must give each of {self.num_heads} heads an even size")
+        return self
+
+
+class NoiseConfig(Section):
+    """Training noise, and the sampler that the checkpoint carries."""
+
+    kind: Literal["diffusion", "flow"] = "diffusion"
+    num_train_timesteps: int = Field(1000, ge=10)
+    beta_schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "squaredcos_cap_v2"
+    flow_shift: float = Field(1.0, gt=0, description="timestep shift of flow matching")
+    num_inference_steps: int = Field(12, ge=1, description="default number of sampling steps")
+
+
+class ConditionConfig(Section):
+    """How often conditions are withheld in training; what is withheld is what guidance can use."""
+
+    drop_modality: float = Field(0.15, ge=0, le=1, description="each context modality, independently")
+    drop_context: float = Field(0.15, ge=0, le=1, description="all of the context")
+    drop_everything: float = Field(0.05, ge=0, le=1, description="own audio and all of the context")
+    drop_audio: float = Field(0.05, ge=0, le=1, description="own audio alone")
+    drop_style: float = Field(0.3, ge=0, le=1)
+    prefix: float = Field(0.5, ge=0, le=1, description="share of examples whose first frames are given")
+    prefix_s: float = Field(1.2, gt=0, description="longest given prefix, seconds")
+    prefix_noise: float = Field(0.1, ge=0, description="largest noise on given frames, in standard deviations")
+    live: float = Field(0.3, ge=0, le=1, description="share of examples whose future is not yet heard")
+    shortest_lookahead_s: float = Field(0.2, ge=0)
+
+
+class LossConfig(Section):
+    velocity: float = Field(1.0, ge=0)
+    vertex: float = Field(0.02, ge=0, description="per square millimetre")
+    aperture: float = Field(0.1, ge=0, description="per square millimetre of lip opening")
+
+
+class TrainingConfig(Section):
+    seed: int = Field(0, ge=0)
+    batch_size: int = Field(32, ge=1, description="examples per optimizer step, over all processes")
+    accumulation_steps: int = Field(1, ge=1)
+    max_steps: int = Field(10_000, ge=1)
+    learning_rate: float = Field(4e-4, gt=0)
+    warmup_steps: int = Field(300, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
+    checkpoint_every: int = Field(500, ge=1, description="steps")
+    keep_checkpoints: int = Field(2, ge=1)
+    validate_every: int = Field(500, ge=1, description="steps")
+    log_every: int = Field(20, ge=1, description="steps")
+    num_workers: int = Field(0, ge=0)
+
+
+class CardConfig(Section):
+    """What the model card says and training cannot know."""
+
+    license: str | None = None
+    description: str = ""
+
+
+class RunConfig(Section):
+    """One training run."""
+
+    output: str = Field(description="folder of checkpoints and of the trained pipeline")
+    data: DataConfig
+    speech: SpeechConfig = SpeechConfig()
+    context: ContextConfig = ContextConfig()
+    model: ModelConfig = ModelConfig()
+    noise: NoiseConfig = NoiseConfig()
+    conditions: ConditionConfig = ConditionConfig()
+    loss: LossConfig = LossConfig()
+    training: TrainingConfig = TrainingConfig()
+    card: CardConfig = CardConfig()
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-4 as a string; people who write learning rates mean a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$|^[-+]?(\d+\.\d*|\.\d+)$"),
+    list("-+0123456789."),
+)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Reads a YAML file; `overrides` are `section.key=value` pairs, which win over the file.
+
+    Raises UserError with one line that names the file, the key, what was expected and what was found.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read the config {path}: {error.strerror}") from None
+    try:
+        values = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"expected YAML in {path}, found {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"expected a mapping of sections in {path}, found {type(values).__name__}")
+    for override in overrides:
+        _override(values, override)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"config {path}: {describe_first(error)}") from None
+
+
+def _override(values: dict, override: str) -> None:
+    key, sign, text = override.partition("=")
+    names = key.strip().replace("-", "_").split(".")
+    if not sign or not all(names):
+        raise UserError(f"expected an override of the form section.key=value, found {override!r}")
+    place = values
+    for name in names[:-1]:
+        place = place.setdefault(name, {})
+        if not isinstance(place, dict):
+            raise UserError(f"expected a section before {names[-1]!r} in the override {override!r}")
+    place[names[-1]] = yaml.load(text, Loader=_Loader)
+
+
+def describe_first(error: ValidationError) -> str:
+    """The first problem of a validation as one line."""
+    problems = error.errors()
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"]) or "the config"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key!r}{more}"
+    if first["type"] == "missing":
+        return f"the key {key!r} is missing{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {message[0].lower()}{message[1:]}, found {first['input']!r}{more}"
+
+
+def save_config(config: RunConfig, path: str | Path) -> None:
+    """Writes the resolved config, defaults included, as YAML."""
+    Path(path).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")

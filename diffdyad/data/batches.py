@@ -1,0 +1,158 @@
+"""Training examples: windows of exchanges, their conditions, and what of these is withheld.
+
+Everything random about an example comes from one generator, keyed by (seed, step, index of the example in
+the global batch): the same on any number of processes, and after a resumed run.
+Shapes: B batch, T frames, D channels, G channel groups.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffdyad.audio import SpeechEncoder
+from diffdyad.conditioning import Conditions, style_features
+from diffdyad.config import ConditionConfig
+from diffdyad.context import Context, ContextEncoder, collate
+from diffdyad.data.features import ExchangeFeatures
+from diffdyad.errors import UserError
+from diffdyad.motion import MotionStats
+
+
+def keyed_generator(*key: int | str) -> torch.Generator:
+    """A generator that depends on the key alone."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+@dataclass
+class Batch:
+    """One batch, standardised.
+
+    target: (B, T, D); valid: (B, T, G), False where nothing is known or past the recording; prefix: (B, T)
+    True = given; prefix_noise: (B, 1, 1) in standard deviations; noise: (B, T, D); uniform: (B,) in [0, 1)
+    for the timestep; dropped: which share of the examples had what withheld; ids: the exchanges.
+    """
+
+    target: Tensor
+    valid: Tensor
+    conditions: Conditions
+    prefix: Tensor
+    prefix_noise: Tensor
+    noise: Tensor
+    uniform: Tensor
+    dropped: dict[str, float]
+    ids: list[str]
+
+
+class ExchangeWindows:
+    """Draws windows from exchanges, each exchange as often as its length deserves."""
+
+    def __init__(
+        self, exchanges: Sequence[ExchangeFeatures], speech: SpeechEncoder, context: ContextEncoder,
+        stats: MotionStats, conditions: ConditionConfig,
+    ):
+        if not exchanges:
+            raise UserError("expected at least one usable exchange to train on, found none")
+        self.exchanges, self.speech, self.context, self.stats = exchanges, speech, context, stats
+        self.chances = conditions
+        lengths = torch.tensor([float(len(e.motion)) for e in exchanges])
+        self.cumulative = lengths.cumsum(0) / lengths.sum()
+        self.by_responder: dict[str, list[int]] = {}
+        for number, exchange in enumerate(exchanges):
+            self.by_responder.setdefault(exchange.responder, []).append(number)
+        self.styles = torch.stack([style_features(stats.standardise(e.motion)) for e in exchanges])
+
+    def batch(self, generators: Sequence[torch.Generator], num_frames: int, withhold: bool = True) -> Batch:
+        """One example per generator; `withhold=False` keeps every condition and gives no prefix."""
+        examples = [self._example(generator, num_frames, withhold) for generator in generators]
+        stack = lambda name: torch.stack([e[name] for e in examples])  # noqa: E731
+        context = collate([e["context"] for e in examples])
+        speech_given, style_given, prefix = stack("speech_given"), stack("style_given"), stack("prefix")
+        dropped = {
+            "own_audio": 1 - speech_given.float().mean().item(),
+            "style": 1 - style_given.float().mean().item(),
+            "prefix": 1 - prefix.any(1).float().mean().item(),
+            "context": torch.stack([s != 0 for s in context.status.values()]).all(0).float().mean().item(),
+            **{name: (status != 0).float().mean().item() for name, status in context.status.items()},
+        }
+        return Batch(
+            target=stack("target"), valid=stack("valid"),
+            conditions=Conditions(
+                speech=self.speech.standardise(stack("speech")), heard=stack("heard"), speech_given=speech_given,
+                context=context, style=stack("style"), style_given=style_given,
+                source=torch.zeros(len(examples), dtype=torch.long), start_s=stack("start_s"),
+                horizon_s=stack("horizon_s"),
+            ),
+            prefix=prefix, prefix_noise=stack("prefix_noise")[:, None, None], noise=stack("noise"),
+            uniform=stack("uniform"), dropped=dropped, ids=[e["id"] for e in examples],
+        )  # fmt: skip
+
+    def _example(self, generator: torch.Generator, num_frames: int, withhold: bool) -> dict:
+        chances, fps = self.chances, self.stats.config.fps
+
+        def uniform() -> float:
+            return torch.rand((), generator=generator).item()
+
+        def happens(probability: float) -> bool:
+            return uniform() < probability
+
+        number = min(int(torch.searchsorted(self.cumulative, uniform())), len(self.exchanges) - 1)
+        exchange = self.exchanges[number]
+        total = len(exchange.motion)
+        # up to half a window past the end, so that the ends of recordings are met as in sampling
+        first = int(uniform() * max(1, total - num_frames // 2 + 1))
+        stop = min(first + num_frames, total)
+        there = stop - first
+
+        def window(source: Tensor) -> Tensor:
+            padded = source.new_zeros(num_frames, *source.shape[1:])
+            padded[:there] = source[first:stop]
+            return padded
+
+        valid = window(exchange.valid)
+        known = self.stats.layout.group_to_channels(valid)
+        target = self.stats.standardise(window(exchange.motion)) * known
+        heard = torch.arange(num_frames) < there
+        start_s = exchange.start_s + first / fps
+
+        horizon_s = torch.inf
+        if withhold and happens(chances.live):
+            shortest = min(round(chances.shortest_lookahead_s * fps), num_frames)
+            horizon = shortest + int(uniform() * (num_frames - shortest + 1))
+            heard &= torch.arange(num_frames) < horizon
+            horizon_s = start_s + horizon / fps
+
+        prefix = torch.zeros(num_frames, dtype=torch.bool)
+        if withhold and happens(chances.prefix):
+            prefix[: 1 + int(uniform() * chances.prefix_s * fps)] = True
+        prefix &= valid.all(-1)
+
+        everything = withhold and happens(chances.drop_everything)
+        audio_given = not (everything or (withhold and happens(chances.drop_audio)))
+        context = self._context(exchange, everything, withhold, happens)
+        others = [n for n in self.by_responder[exchange.responder] if n != number]
+        style_given = bool(others) and not (withhold and happens(chances.drop_style))
+        other = others[int(uniform() * len(others))] if others else number
+        return {
+            "id": exchange.exchange_id, "target": target, "valid": valid,
+            "speech": window(exchange.speech), "heard": heard,
+            "speech_given": torch.tensor(audio_given), "context": context, "style": self.styles[other],
+            "style_given": torch.tensor(style_given), "start_s": torch.tensor(start_s, dtype=torch.float32),
+            "horizon_s": torch.tensor(horizon_s, dtype=torch.float32), "prefix": prefix,
+            "prefix_noise": torch.tensor(uniform() * chances.prefix_noise if withhold else 0.0),
+            "noise": torch.randn(target.shape, generator=generator), "uniform": torch.tensor(uniform()),
+        }  # fmt: skip
+
+    def _context(self, exchange: ExchangeFeatures, everything: bool, withhold: bool, happens) -> Context:
+        context = self.context.place(self.context.standardise(exchange.turn), exchange.previous_end_s)
+        if everything or (withhold and happens(self.chances.drop_context)):
+            return context.dropped()
+        for modality in context.status:
+            if withhold and happens(self.chances.drop_modality):
+                context = context.drop(modality)
+        return context

@@ -1,0 +1,104 @@
+"""Classifier-free guidance with two conditions: the responder's own audio, and the previous turn.
+
+    out = d(none) + w_a (d(audio) - d(none)) + w_c (d(audio, context) - d(audio))
+
+`d(none)`, `d(audio)` and `d(audio, context)` are the three *branches*, called `none`, `audio` and `full`.
+Nothing here knows a network: `Guidance.branches` says which of them are needed, `Guidance.combine` puts their
+outputs together.
+The identities hold to the byte: at w_c = 0 the result is that of a call without context, and at
+w_a = w_c = 1 it is the full branch untouched, since `a + 1 * (b - a)` is not `b` in floating point.
+Source: Ho and Salimans 2022, nested as in Brooks et al. 2023 (InstructPix2Pix, eq. 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BRANCHES = ("none", "audio", "full")
+
+
+@dataclass(frozen=True)
+class ArticulationGuard:
+    """Keeps the guidance of the context off the opening of the inner lips.
+
+    basis: (R, D), orthonormal rows: the directions of standardised motion that change the lip
+    aperture, from the head's Jacobian; zero outside expression and jaw.
+    speaking: (..., T, 1) in [0, 1]: where the responder speaks. Laughter and listening stay free.
+    """
+
+    basis: Tensor
+    speaking: Tensor
+
+    def remove(self, delta: Tensor) -> Tensor:
+        """`delta` less its part along `basis` while the responder speaks. (..., T, D) -> (..., T, D)"""
+        along = (delta @ self.basis.mT) @ self.basis
+        return delta - self.speaking * along
+
+
+def aperture_basis(jacobian: Tensor, std: Tensor, rank_tolerance: float = 1e-3) -> Tensor:
+    """Orthonormal directions of standardised motion that move the lip aperture.
+
+    jacobian: (P, D), change of P aperture measurements per unit of each raw channel; std: (D,).
+    Returns (R, D), R <= P. Source: row space of the Jacobian, by singular value decomposition.
+    """
+    _, values, rows = torch.linalg.svd((jacobian * std).double(), full_matrices=False)
+    kept = values > rank_tolerance * values.max().clamp_min(1e-30)
+    return rows[kept].to(jacobian.dtype)
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """The scales of one sampling run.
+
+    has_context: without, the full branch would be the audio branch itself, so the context's scale has no
+    say; interval: noise levels (0 clean, 1 pure noise) between which context scales beyond 1 apply;
+    guarded: an `ArticulationGuard` will be used.
+    """
+
+    context_scale: float
+    audio_scale: float = 1.0
+    has_context: bool = True
+    interval: tuple[float, float] = (0.0, 1.0)
+    guarded: bool = False
+
+    @property
+    def scale(self) -> float:
+        """The context's scale that counts."""
+        return float(self.context_scale) if self.has_context else 0.0
+
+    def coefficients(self, scale: float) -> dict[str, float]:
+        """Net coefficient of every branch with weight, at a context scale; they sum to 1."""
+        audio = float(self.audio_scale)
+        net = {"none": 1.0 - audio, "audio": audio - scale, "full": scale}
+        return {name: value for name, value in net.items() if value != 0.0}
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The branches that must be evaluated, in the order of BRANCHES."""
+        needed = set(self.coefficients(self.scale))
+        if self.scale > 1 and self.interval != (0.0, 1.0):
+            needed |= set(self.coefficients(1.0))
+        if self.scale > 1 and self.guarded:
+            needed.add("audio")
+        return tuple(name for name in BRANCHES if name in needed)
+
+    def combine(self, outputs: dict[str, Tensor], level: float = 0.5, guard: ArticulationGuard | None = None) -> Tensor:
+        """Guided output from the branches' outputs, (B, T, D) each, at a noise level in [0, 1].
+
+        With a guard, the part of the context's influence beyond scale 1 loses its component along the
+        lip aperture; up to scale 1 nothing is taken away, so the conditional model is never altered.
+        """
+        beyond = self.scale > 1 and self.interval[0] <= level <= self.interval[1]
+        scale = self.scale if beyond else min(self.scale, 1.0)
+        coefficients = self.coefficients(scale)
+        if len(coefficients) == 1:
+            (name,) = coefficients
+            return outputs[name]
+        combined = sum(c * outputs[name] if c != 1.0 else outputs[name] for name, c in coefficients.items())
+        if guard is not None and beyond:
+            delta = (scale - 1.0) * (outputs["full"] - outputs["audio"])
+            combined = combined - (delta - guard.remove(delta))
+        return combined

@@ -1,0 +1,365 @@
+"""Sound in and out of files: any format to 16 kHz mono, FLAC bytes for datasets, running loudness.
+
+Everything streams: an hour of 44.1 kHz stereo never exists in memory at its own rate.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import struct
+import wave
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import soxr
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffdyad.errors import UserError
+
+SAMPLING_RATE = 16000
+
+_LATE_START_S = 0.002  # a track that begins later than the file by more than this is padded
+_GAP_S = 0.1  # likewise inside: timestamps jitter by less, and codecs never skip so much by themselves
+_LONGEST_GAP_S = 3600.0
+_LARGEST_SAMPLE = 100.0  # floating-point files may exceed 1, but not by so much unless they hold integers
+_EXACT_LENGTH = ("flac", "aiff", "caf", "au", "w64")  # demuxers that report the length the header declares
+_STREAMED_WAV = 0x7FFF0000  # sizes from here up (and 0) are what programs write that cannot seek back
+
+
+# ------------------------------------------------------------------------------------------- reading
+
+
+def read_audio(path: str | Path, sampling_rate: int = SAMPLING_RATE) -> Tensor:
+    """The first (best) audio track of a sound or video file, mono float32, (S,).
+
+    Channels are averaged; sample 0 is the file's own time zero (the earliest start of its audio and video
+    tracks), so a track that begins later is preceded by silence; a decoder's warm-up samples are dropped.
+    S = round(seconds * sampling_rate), at least 1.
+
+    Raises UserError with one line when the file is missing, empty, holds no audio or samples that are not
+    finite, or is cut short. Cut short means: decoding fails, a packet is incomplete, or the header declares
+    more than there is (WAV, AIFF, AU, CAF, W64, FLAC; MP3 with a Xing header; Matroska/WebM with audio
+    only). Formats that declare no length (Ogg, ADTS, MPEG-TS, a streamed WAV) cannot tell.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"expected an audio or video file, found {_kind(path)}: {path}")
+    if path.stat().st_size == 0:
+        raise UserError(f"expected an audio or video file, found an empty one (0 bytes): {path}")
+    with path.open("rb") as file:
+        streamed = _check_wav_length(file, str(path))
+        head = file.read(1 << 18)
+    has_xing = b"Xing" in head or b"Info" in head
+    return _decode(str(path.absolute()), str(path), sampling_rate, has_xing, streamed)
+
+
+def decode_flac(data: bytes, sampling_rate: int = SAMPLING_RATE) -> Tensor:
+    """What `encode_flac` made (any FLAC bytes, in fact) as mono float32, (S,). UserError when damaged."""
+    if not data.startswith(b"fLaC"):
+        raise UserError(f"expected FLAC bytes (fLaC...), found {bytes(data[:4])!r}... of {len(data)} bytes")
+    return _decode(io.BytesIO(data), "FLAC bytes", sampling_rate)
+
+
+def _kind(path: Path) -> str:
+    return "a folder" if path.is_dir() else "nothing there"
+
+
+def _decode(source, name: str, sampling_rate: int, has_xing=False, streamed=False) -> Tensor:
+    try:
+        with av.open(source, metadata_errors="replace") as container:
+            stream = container.streams.best("audio")
+            if stream is None:
+                raise UserError(f"expected an audio track, found none in {name} ({container.format.name})")
+            declared_s, slack_s = _declared_seconds(container, stream, has_xing)
+            samples, seconds = _resample(_mono_blocks(container, stream, name, streamed), sampling_rate)
+    except (av.FFmpegError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read {name}: {reason}; it is damaged, cut short, or not audio or video") from error
+    if not samples:
+        raise UserError(f"expected at least one audio sample, found none in {name}")
+    if declared_s is not None and seconds < declared_s - slack_s:
+        raise UserError(
+            f"{name} is cut short: its header declares {declared_s:.3f} s, it holds {seconds:.3f} s; get the whole file"
+        )
+    return torch.frombuffer(samples, dtype=torch.float32)
+
+
+def _mono_blocks(container, stream, name: str, streamed: bool) -> Iterator[tuple[int, np.ndarray]]:
+    """(rate, mono float32 samples) from the file's time zero on, silence where the track has a gap."""
+    origin = _origin_seconds(container)
+    seconds = 0.0
+    for packet in container.demux(stream):
+        if packet.is_corrupt and not streamed:  # of unknown length, the last packet is always incomplete
+            raise UserError(f"{name} is cut short or damaged: incomplete packet at {seconds:.3f} s")
+        for frame in packet.decode():
+            rate = frame.sample_rate
+            if frame.pts is not None:
+                gap = float(frame.pts * frame.time_base) - origin - seconds
+                if gap > _LONGEST_GAP_S:
+                    raise UserError(f"{name}: time jumps by {gap:.0f} s at {seconds:.3f} s; re-encode it")
+                if gap > (_GAP_S if seconds else _LATE_START_S):
+                    yield rate, np.zeros(round(gap * rate), np.float32)
+                    seconds += gap
+            block = _mono(frame)
+            peak = max(block.max(initial=0.0), -block.min(initial=0.0))
+            if not peak <= _LARGEST_SAMPLE:  # also where peak is NaN
+                raise UserError(
+                    f"{name}: expected samples of about -1..1, found NaN, infinite or huge ({peak:g}) "
+                    f"near {seconds:.3f} s; write the file again, scaled"
+                )
+            yield rate, block
+            seconds += len(block) / rate
+
+
+def _mono(frame) -> np.ndarray:
+    """An audio frame's channels, averaged, as float32 in [-1, 1] (floating-point files may exceed it)."""
+    samples = frame.to_ndarray()
+    kind = samples.dtype
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    mono = samples[0].astype(np.float32) if len(samples) == 1 else samples.mean(axis=0, dtype=np.float32)
+    if kind == np.uint8:
+        return (mono - 128.0) / 128.0
+    if kind.kind == "i":
+        return mono / np.float32(2.0 ** (8 * kind.itemsize - 1))
+    return mono
+
+
+def _resample(blocks: Iterable[tuple[int, np.ndarray]], sampling_rate: int) -> tuple[bytearray, float]:
+    """float32 bytes at `sampling_rate`, and the seconds that went in. A bytearray grows in place."""
+    result = bytearray()
+    total_s = 0.0
+    resampler, current, fed, start = None, None, 0, 0
+
+    def finish() -> None:
+        """Flushes one stretch of constant rate, and makes its length exact."""
+        if resampler is not None:
+            result.extend(resampler.resample_chunk(np.zeros(0, np.float32), last=True).tobytes())
+            wanted = start + 4 * max(1, round(fed * sampling_rate / current))
+            result.extend(bytes(max(0, wanted - len(result))))
+            del result[wanted:]
+
+    for rate, block in blocks:
+        if rate != current:
+            finish()
+            start, fed, current = len(result), 0, rate
+            same = rate == sampling_rate
+            resampler = None if same else soxr.ResampleStream(rate, sampling_rate, 1, "float32")
+        fed += len(block)
+        total_s += len(block) / rate
+        result.extend(memoryview(block if resampler is None else resampler.resample_chunk(block)).cast("B"))
+    finish()
+    return result, total_s
+
+
+def _origin_seconds(container) -> float:
+    """The earliest start among the audio and video tracks; cover pictures have no time."""
+    starts = [
+        float(stream.start_time * stream.time_base)
+        for stream in container.streams
+        if stream.type in ("audio", "video")
+        and stream.start_time is not None
+        and not stream.disposition & av.stream.Disposition.attached_pic
+    ]
+    return min(starts, default=0.0)
+
+
+def _declared_seconds(container, stream, has_xing: bool) -> tuple[float | None, float]:
+    """(seconds the header declares, or None where it does not; tolerance in seconds)."""
+    kind = container.format.name
+    if (kind in _EXACT_LENGTH or (kind == "mp3" and has_xing)) and stream.duration:
+        exact = stream.codec_context.name.startswith(("pcm_", "flac"))
+        return float(stream.duration * stream.time_base), 0.5 / stream.rate if exact else 0.1
+    if kind.startswith("matroska") and len(container.streams) == 1 and container.duration:
+        first = stream.start_time * stream.time_base if stream.start_time else 0
+        return container.duration / av.time_base - float(first), 0.1
+    return None, 0.0
+
+
+def _check_wav_length(file, name: str) -> bool:
+    """UserError for a short WAV; True for one that was streamed, of unknown length.
+
+    FFmpeg quietly believes the file's size rather than a RIFF header: so the header is read here.
+    """
+    streamed = False
+    head = file.read(12)
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        size = file.seek(0, os.SEEK_END)
+        file.seek(12)
+        while len(chunk := file.read(8)) == 8:
+            kind, declared = struct.unpack("<4sI", chunk)
+            held = size - file.tell()
+            if kind == b"data":
+                streamed = declared == 0 or declared >= _STREAMED_WAV
+                if held < declared and not streamed:
+                    raise UserError(
+                        f"{name} is cut short: its header declares {declared} bytes of samples, "
+                        f"it holds {held}; get the whole file"
+                    )
+                break
+            file.seek(declared + declared % 2, os.SEEK_CUR)
+    file.seek(0)
+    return streamed
+
+
+# ------------------------------------------------------------------------------------------- writing
+
+
+def _pcm16(waveform: Tensor) -> np.ndarray:
+    if waveform.ndim != 1:
+        raise ValueError(f"expected a waveform (S,), got {tuple(waveform.shape)}")
+    samples = waveform.detach().cpu().float().numpy()
+    if not np.isfinite(samples.sum()):
+        raise ValueError("expected finite samples, got NaN or infinity")
+    return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2")
+
+
+def encode_flac(
+    waveform: Tensor,  # (S,)
+    sampling_rate: int = SAMPLING_RATE,
+) -> bytes:
+    """Mono 16-bit FLAC. Values outside [-1, 1] are clipped; `decode_flac` returns the rest to 2**-16."""
+    samples = _pcm16(waveform)
+    if not len(samples):
+        raise ValueError("expected at least one sample, got none")
+    buffer = io.BytesIO()
+    # bitexact: no library version in the header, so the same sound gives the same bytes
+    with av.open(buffer, "w", format="flac", container_options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("flac", rate=sampling_rate, layout="mono", format="s16")
+        stream.options = {"flags": "+bitexact"}
+        block = 1 << 20
+        for begin in range(0, len(samples), block):
+            frame = av.AudioFrame.from_ndarray(samples[None, begin : begin + block], "s16", "mono")
+            frame.sample_rate = sampling_rate
+            frame.pts = begin
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def write_wav(
+    path: str | Path,
+    waveform: Tensor,  # (S,)
+    sampling_rate: int = SAMPLING_RATE,
+) -> None:
+    """Mono 16-bit WAV; appears whole or not at all."""
+    path = Path(path)
+    samples = _pcm16(waveform)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with wave.open(str(temporary), "wb") as writer:
+            writer.setnchannels(1)
+            writer.setsampwidth(2)
+            writer.setframerate(sampling_rate)
+            writer.writeframes(samples.tobytes())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def padded_slice(
+    waveform: Tensor,  # (..., S)
+    begin: int,
+    end: int,
+) -> Tensor:
+    """waveform[..., begin:end] with zeros wherever the bounds lie outside."""
+    length = waveform.shape[-1]
+    inside = waveform[..., max(0, min(begin, length)) : max(0, min(end, length))]
+    left = min(max(0, -begin), end - begin)
+    return F.pad(inside, (left, end - begin - left - inside.shape[-1]))
+
+
+# ------------------------------------------------------------------------------------------ loudness
+
+LOUDNESS_TARGET_DB = -26.0  # dB re full scale: the nominal active speech level of ITU-T P.56
+SILENCE_DB = -60.0  # below it nothing is speech, whatever the recording
+
+
+class RunningLoudness:
+    """Brings a voice to `LOUDNESS_TARGET_DB`, from its past alone, slowly.
+
+    Every 10 ms the level (mean square less the mean, smoothed over 100 ms) updates an estimate of how loud
+    this voice is while it speaks; the gain of the next 10 ms follows from it, so no sample waits. The
+    estimate starts at the target (gain 0 dB) and gives way to what is heard within a second or two; later it
+    moves with a time constant of 5 s of speech, so phrases keep their dynamics. Levels below the estimate
+    count half. It is held while nobody speaks: under -60 dB, or within 9 dB of the running noise floor, so
+    that silence is never amplified by more than speech asks for. The gain stays within +-24 dB.
+
+    Feed a waveform in pieces of any size: the pieces put together are the whole, to the bit.
+    """
+
+    PRIOR_S = 0.6  # weight of the initial estimate, in seconds of speech
+    MEMORY_S = 5.0
+    BELOW = 0.5
+    NOISE_MARGIN_DB = 9.0
+    NOISE_RISE_DB = 3.0  # per second
+    GAIN_LIMIT_DB = 24.0
+
+    def __init__(self, sampling_rate: int = SAMPLING_RATE):
+        self.hop = max(1, round(sampling_rate / 100))
+        self.level_db = LOUDNESS_TARGET_DB
+        self._power = 0.0
+        self._noise_db = SILENCE_DB
+        self._weight = 0.0
+        self._gain = self._next_gain = 1.0  # at the start and at the end of the current 10 ms
+        self._pending = np.zeros(0, np.float64)  # samples of the current, unfinished 10 ms
+
+    @property
+    def gain_db(self) -> float:
+        return max(-self.GAIN_LIMIT_DB, min(self.GAIN_LIMIT_DB, LOUDNESS_TARGET_DB - self.level_db))
+
+    def process(self, waveform: Tensor) -> Tensor:
+        """(S,) -> (S,): the next S samples, normalised."""
+        result = np.empty(len(waveform), np.float32)
+        samples = waveform.detach().cpu().numpy()
+        block = 6000 * self.hop  # a minute: working memory does not grow with the waveform
+        for begin in range(0, len(samples), block):
+            piece = samples[begin : begin + block].astype(np.float64)
+            result[begin : begin + len(piece)] = self._process(piece)
+        return torch.from_numpy(result).to(waveform.device)
+
+    def _process(self, samples: np.ndarray) -> np.ndarray:
+        skip = len(self._pending)
+        samples = np.concatenate([self._pending, samples])
+        count = len(samples) // self.hop
+        frames = samples[: count * self.hop].reshape(count, self.hop)
+        powers = (frames * frames).mean(1) - frames.mean(1) ** 2
+        gains = np.empty((count + 1, 2))
+        for index, power in enumerate(powers.tolist()):
+            gains[index] = self._gain, self._next_gain
+            self._gain = self._next_gain
+            self._listen(power)
+            self._next_gain = 10.0 ** (self.gain_db / 20.0)
+        gains[count] = self._gain, self._next_gain
+        self._pending = samples[count * self.hop :].copy()
+        ramp = np.arange(self.hop) / self.hop
+        curve = (gains[:, :1] + (gains[:, 1:] - gains[:, :1]) * ramp).reshape(-1)
+        return (samples * curve[: len(samples)])[skip:].astype(np.float32)
+
+    def _listen(self, power: float) -> None:
+        """One 10 ms frame's mean square into the running estimate."""
+        self._power += 0.1 * (max(power, 0.0) - self._power)
+        level = 10.0 * math.log10(self._power + 1e-12)
+        self._noise_db = min(level, self._noise_db + self.NOISE_RISE_DB / 100.0)
+        if level <= max(SILENCE_DB, self._noise_db + self.NOISE_MARGIN_DB):
+            return
+        weight = 1.0 if level > self.level_db else self.BELOW
+        self._weight = min(self._weight + weight, 1e9)
+        # twice the share of a plain running mean: the initial estimate is forgotten quadratically
+        share = max(1.0 / (100 * self.MEMORY_S), 2.0 / (self._weight + 200 * self.PRIOR_S))
+        self.level_db += weight * share * (level - self.level_db)
+
+
+def normalise_loudness(
+    waveform: Tensor,  # (..., S)
+    sampling_rate: int = SAMPLING_RATE,
+) -> Tensor:
+    """`RunningLoudness` over whole waveforms, each from the initial state; the same numbers to the bit."""
+    rows = [RunningLoudness(sampling_rate).process(row) for row in waveform.reshape(-1, waveform.shape[-1])]
+    return torch.stack(rows).reshape(waveform.shape) if rows else waveform.float()

@@ -1,0 +1,137 @@
+"""What the network is trained towards: losses on the recovered clean motion.
+
+The denoiser predicts clean, standardised motion. All losses are sums over valid entries with their
+counts, so that they can be averaged over ranks and accumulation steps exactly.
+Shapes: B batch, T frames, D channels, G channel groups, V vertices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from diffdyad.head import HeadModel
+from diffdyad.motion import POSE_GROUPS, MotionLayout, MotionStats
+
+
+@dataclass
+class LossSums:
+    """Sums over valid entries and their counts, by term."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, name: str, values: Tensor, mask: Tensor) -> None:
+        mask = mask.to(values.dtype).expand_as(values)
+        self.sums[name] = (values * mask).sum()
+        self.counts[name] = mask.sum()
+
+    def total(self, weights: dict[str, float], counts: dict[str, Tensor] | None = None) -> Tensor:
+        """Weighted sum of the terms' means; `counts` overrides the local counts (those of all ranks)."""
+        counts = counts or self.counts
+        return sum(weights[name] * value / counts[name].clamp_min(1) for name, value in self.sums.items())
+
+
+class VertexLoss:
+    """Squared distances in millimetres on the lips and the rest of the face, and on the lips' opening.
+
+    The head stays unposed here: rotations of the whole head would drown the face's own motion, which
+    is what these terms are for; they are covered by the loss on the channels.
+    """
+
+    def __init__(self, head: HeadModel, layout: MotionLayout, max_face_vertices: int = 120):
+        lips = torch.unique(torch.cat([head.vertex_sets[n] for n in ("lips", "inner_lip_upper", "inner_lip_lower")]))
+        lips = lips[:: max(1, len(lips) // 60)]
+        face = head.vertex_sets["face"]
+        face = face[:: max(1, len(face) // max_face_vertices)]
+        upper, lower = head.vertex_sets["inner_lip_upper"], head.vertex_sets["inner_lip_lower"]
+        self.num_lips, self.num_face, self.num_pairs = len(lips), len(face), len(upper)
+        self.head = head.subset(torch.cat([lips, face, upper, lower]))
+        self.layout = layout
+
+    def to(self, device) -> VertexLoss:
+        self.head.to(device)
+        return self
+
+    def points(self, motion: Tensor) -> tuple[Tensor, Tensor]:
+        """Face points (B, T, V', 3) and lip openings (B, T, P, 3) in millimetres of raw motion (B, T, D)."""
+        poses = torch.cat([self.layout.select(motion, group) for group in POSE_GROUPS], -1)
+        poses = torch.cat([torch.zeros_like(poses[..., :6]), poses[..., 6:]], -1)
+        eyelids = self.layout.select(motion, "eyelids") if self.layout.eyelids else None
+        vertices = 1000 * self.head(expression=self.layout.select(motion, "expression"), poses=poses, eyelids=eyelids)
+        pairs = vertices[..., self.num_lips + self.num_face :, :]
+        opening = pairs[..., : self.num_pairs, :] - pairs[..., self.num_pairs :, :]
+        return vertices[..., : self.num_lips + self.num_face, :], opening
+
+    def add_to(self, sums: LossSums, predicted: Tensor, target: Tensor, known: Tensor) -> None:
+        """predicted, target: raw motion (B, T, D); known: (B, T), expression and jaw are valid there."""
+        with torch.no_grad():
+            target_points, target_opening = self.points(target)
+        points, opening = self.points(predicted)
+        sums.add("vertex", (points - target_points).square().sum(-1), known[..., None])
+        sums.add("aperture", (opening - target_opening).square().sum(-1), known[..., None])
+
+
+def count_valid(valid: Tensor, layout: MotionLayout, vertex_loss: VertexLoss | None = None) -> dict[str, Tensor]:
+    """The counts that `motion_losses` will have, from valid (B, T, G) alone."""
+    mask = layout.group_to_channels(valid)
+    counts = {"motion": mask.sum(), "velocity": (mask[:, 1:] & mask[:, :-1]).sum()}
+    if vertex_loss is not None:
+        frames = face_known(valid, layout).sum()
+        counts["vertex"] = frames * (vertex_loss.num_lips + vertex_loss.num_face)
+        counts["aperture"] = frames * vertex_loss.num_pairs
+    return {name: count.float() for name, count in counts.items()}
+
+
+def face_known(valid: Tensor, layout: MotionLayout) -> Tensor:
+    """Frames whose expression and jaw are known: (B, T, G) -> (B, T)."""
+    return valid[..., [layout.groups.index(group) for group in ("expression", "jaw_pose")]].all(-1)
+
+
+def motion_losses(
+    predicted: Tensor, target: Tensor, valid: Tensor, stats: MotionStats, vertex_loss: VertexLoss | None = None
+) -> LossSums:
+    """All terms of one batch.
+
+    predicted, target: standardised (B, T, D); valid: (B, T, G) per channel group, False also on the
+    given prefix and on padding.
+    """
+    layout = stats.layout
+    sums = LossSums()
+    mask = layout.group_to_channels(valid)
+    sums.add("motion", (predicted - target).square(), mask)
+    sums.add("velocity", (predicted.diff(dim=1) - target.diff(dim=1)).square(), mask[:, 1:] & mask[:, :-1])
+    if vertex_loss is not None:
+        known = face_known(valid, layout)
+        vertex_loss.add_to(sums, stats.restore(predicted), stats.restore(target), known)
+    return sums
+
+
+def aperture_jacobian(head: HeadModel, layout: MotionLayout, stats: MotionStats) -> Tensor:
+    """Change of the inner lips' opening per unit of each channel, at a slightly open mouth.
+
+    Returns (P, D), metres per unit, zero outside expression and jaw. Taken at the mean motion with the
+    jaw opened by 0.08 rad, since at closed lips the opening is not differentiable. The three
+    measurements are vertical openings at the middle and half-way to each corner.
+    """
+    upper, lower = head.vertex_sets["inner_lip_upper"], head.vertex_sets["inner_lip_lower"]
+    pairs = [len(upper) // 4, len(upper) // 2, (3 * len(upper)) // 4]
+    part = head.subset(torch.cat([upper[pairs], lower[pairs]]))
+    at = stats.mean.detach().cpu().clone()
+    jaw = layout.slices["jaw_pose"]
+    at[jaw] = at.new_tensor([0.08, 0.0, 0.0])
+
+    def opening(motion: Tensor) -> Tensor:
+        poses = torch.cat([layout.select(motion, group) for group in POSE_GROUPS])
+        poses = torch.cat([torch.zeros_like(poses[:6]), poses[6:]])
+        eyelids = layout.select(motion, "eyelids")[None] if layout.eyelids else None
+        vertices = part(expression=layout.select(motion, "expression")[None], poses=poses[None], eyelids=eyelids)[0]
+        return vertices[: len(pairs), 1] - vertices[len(pairs) :, 1]
+
+    jacobian = torch.autograd.functional.jacobian(opening, at)
+    keep = torch.zeros_like(at)
+    for group in ("expression", "jaw_pose"):
+        keep[layout.slices[group]] = 1
+    return (jacobian * keep).detach()

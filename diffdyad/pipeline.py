@@ -1,0 +1,344 @@
+"""From two voices to the answerer's motion: windows, given first frames, guidance, sampling.
+
+Shapes: S samples of audio, T frames, D channels, K samples of motion.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import DiffusionPipeline, SchedulerMixin
+from diffusers.utils import BaseOutput
+from torch import Tensor
+
+from diffdyad import schedulers
+from diffdyad.audio import SpeechEncoder
+from diffdyad.conditioning import Conditions, style_features
+from diffdyad.context import Context, ContextEncoder, PreviousTurn, TurnFeatures, collate
+from diffdyad.denoiser import MotionDenoiser
+from diffdyad.errors import UserError
+from diffdyad.guidance import ArticulationGuard, Guidance, aperture_basis
+from diffdyad.media import LOUDNESS_TARGET_DB, normalise_loudness
+from diffdyad.motion import Motion, MotionLayout, MotionStats
+from diffdyad.windows import Window, windows
+
+STARTS = ("none", "neutral", "smile", "listen")
+
+_SMILE = {"mouthSmileLeft": 0.5, "mouthSmileRight": 0.5, "cheekSquintLeft": 0.25, "cheekSquintRight": 0.25,
+          "mouthDimpleLeft": 0.1, "mouthDimpleRight": 0.1}  # fmt: skip
+
+
+@dataclass
+class DyadOutput(BaseOutput):
+    """motions: K answers, each (T, D) from t = 0; listening: with `start="listen"`, the K phases before."""
+
+    motions: list[Motion]
+    listening: list[Motion] | None = None
+
+
+class Timeline:
+    """The responder's own audio on the frames of one answer, those before t = 0 included (silence there).
+
+    Features are computed window by window: an hour of audio costs the memory of its samples.
+    """
+
+    HEARD_AROUND_S = 2.0
+    """What a Hugging Face encoder hears on both sides of a window; mel bands need less and ignore the rest."""
+
+    def __init__(self, encoder: SpeechEncoder, audio: Tensor, num_lead: int):
+        self.encoder = encoder
+        self.fps, self.sampling_rate = encoder.config.fps, encoder.config.sampling_rate
+        self.num_lead = num_lead
+        self.num_frames = num_lead + max(1, round(self.fps * len(audio) / self.sampling_rate))
+        silence = torch.zeros(self._sample(num_lead))
+        self.waveform = torch.cat([silence, normalise_loudness(audio, self.sampling_rate)])
+
+    def _sample(self, frame: int) -> int:
+        return round(frame * self.sampling_rate / self.fps)
+
+    def _slice(self, first: int, stop: int) -> Tensor:
+        """Samples of frames [first, stop), silence outside the recording."""
+        begin, end = self._sample(first), self._sample(stop)
+        inside = self.waveform[max(begin, 0) : max(end, 0)]
+        return F.pad(inside, (max(-begin, 0), end - begin - max(-begin, 0) - len(inside)))
+
+    def speech(self, start: int, length: int) -> tuple[Tensor, Tensor]:
+        """Features (1, T, L, C) of frames [start, start + length), and whether each was recorded (1, T)."""
+        around = round(self.HEARD_AROUND_S * self.fps)
+        device = self.encoder.mean.device
+        features = self.encoder(self._slice(start - around, start + length + around)[None].to(device))
+        frames = torch.arange(start, start + length)
+        heard = (frames >= 0) & (frames < self.num_frames)
+        return features[:, around : around + length], heard[None]
+
+    def speaking(self, start: int, length: int, below_db: float = 20.0, hold_s: float = 0.2) -> Tensor:
+        """Whether the responder's voice is heard at the frames [start, start + length), held: (T,) float."""
+        hold = round(hold_s * self.fps)
+        samples = self._slice(start - hold, start + length + hold).unflatten(0, (length + 2 * hold, -1))
+        loud = samples.square().mean(-1) > 10 ** ((LOUDNESS_TARGET_DB - below_db) / 10)
+        return F.max_pool1d(loud.float()[None, None], 2 * hold + 1, stride=1)[0, 0]
+
+
+class DyadPipeline(DiffusionPipeline):
+    """Generates the responder's motion from the responder's speech and the previous speaker's turn.
+
+    Components: denoiser, scheduler, statistics, speech_encoder, context_encoder. `window_s`, `prefix_s`
+    and `margin_s` say how long answers are put together; `num_inference_steps` is the default.
+    """
+
+    def __init__(
+        self,
+        denoiser: MotionDenoiser,
+        scheduler: SchedulerMixin,
+        statistics: MotionStats,
+        speech_encoder: SpeechEncoder,
+        context_encoder: ContextEncoder,
+        window_s: float = 5.04,
+        prefix_s: float = 0.8,
+        margin_s: float = 0.4,
+        num_inference_steps: int = 12,
+    ):
+        super().__init__()
+        self.register_modules(
+            denoiser=denoiser, scheduler=scheduler, statistics=statistics, speech_encoder=speech_encoder,
+            context_encoder=context_encoder,
+        )
+        self.register_to_config(
+            window_s=window_s, prefix_s=prefix_s, margin_s=margin_s, num_inference_steps=num_inference_steps
+        )
+        self._check()
+
+    def _check(self) -> None:
+        """Parts that do not belong together are an error here, rather than violent or frozen motion later."""
+        stats, config = self.statistics, self.denoiser.config
+        if stats.layout.dim != config.motion_dim or stats.config.fps != config.fps:
+            raise UserError(
+                f"the checkpoint's parts disagree: its network has {config.motion_dim} channels at {config.fps} fps, "
+                f"its statistics {stats.layout.dim} ({stats.layout.basis}) at {stats.config.fps} fps"
+            )
+        if stats.mean.shape != (stats.layout.dim,) or not (stats.std > 0).all() or not stats.mean.isfinite().all():
+            raise UserError("the checkpoint's motion statistics are damaged: expected finite means, positive deviations")
+        if self.speech_encoder.config.fps != config.fps:
+            raise UserError(
+                f"the checkpoint's parts disagree: its network runs at {config.fps} fps, its speech encoder at "
+                f"{self.speech_encoder.config.fps} fps"
+            )
+        widths = dict(self.context_encoder.config.widths or {})
+        if widths != dict(config.context_widths or {}):
+            raise UserError(
+                f"the checkpoint's parts disagree on the context: its network takes {dict(config.context_widths or {})}, "
+                f"its context encoder gives {widths}"
+            )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> DyadPipeline:
+        """Loads a folder, or a repository of the Hub (`revision=`, `token=`, `cache_dir=`, `local_files_only=`).
+
+        A repository is fetched first and loaded as a folder: Diffusers refuses components that are
+        given by module path in a repository. Weights are read as safetensors only.
+        """
+        path = Path(pretrained_model_name_or_path)
+        if not path.is_dir():
+            from huggingface_hub import snapshot_download
+
+            hub = {k: kwargs.pop(k) for k in ("revision", "token", "cache_dir", "local_files_only") if k in kwargs}
+            path = snapshot_download(str(pretrained_model_name_or_path), **hub)
+        kwargs.setdefault("torch_dtype", torch.float32)
+        return super().from_pretrained(path, use_safetensors=True, **kwargs)
+
+    @property
+    def layout(self) -> MotionLayout:
+        return self.statistics.layout
+
+    @property
+    def fps(self) -> float:
+        return self.denoiser.config.fps
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        audio: Tensor,
+        context: PreviousTurn | Context | None = None,
+        guidance_scale: float = 1.0,
+        audio_guidance_scale: float = 1.0,
+        start: str | Motion = "none",
+        style: Motion | None = None,
+        num_inference_steps: int | None = None,
+        num_samples: int = 1,
+        generator: torch.Generator | None = None,
+        protect_articulation: bool = True,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        sampling_rate: int = 16000,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> DyadOutput:
+        """Generates K = num_samples answers to one previous turn.
+
+        audio: (S,) the responder's speech, mono; context: the previous turn, or None; guidance_scale: how
+        strongly the context alters the motion (0: as if there were none, 1: the model as trained);
+        guidance_interval: noise levels, 0 = clean to 1 = pure noise, between which scales beyond 1 apply;
+        start: one of STARTS, or a clip whose last frames come first; style: another clip of the responder;
+        protect_articulation: keep guidance beyond 1 off the opening of the lips while the responder speaks;
+        progress: called with (frames done, frames in all).
+
+        Raises UserError for inputs that the model cannot take.
+        """
+        scales = {"guidance_scale": guidance_scale, "audio_guidance_scale": audio_guidance_scale}
+        for name, value in scales.items():
+            if not torch.isfinite(torch.tensor(float(value))):
+                raise UserError(f"expected a finite {name}, found {value}")
+        if num_samples < 1:
+            raise UserError(f"expected at least 1 sample, found {num_samples}")
+        expected_rate = self.speech_encoder.config.sampling_rate
+        if sampling_rate != expected_rate:
+            raise UserError(f"expected audio at {expected_rate} Hz, found {sampling_rate} Hz; resample it first")
+        audio = torch.as_tensor(audio).float().cpu()
+        if audio.ndim != 1 or not audio.numel() or not audio.isfinite().all():
+            raise UserError(f"expected finite mono audio of shape (samples,), found shape {tuple(audio.shape)}")
+        if isinstance(context, PreviousTurn):
+            context = None if context.is_empty else self.encode_context(context)
+        lead = self._lead(start, context)
+        timeline = Timeline(self.speech_encoder, audio, len(lead))
+        lips = self._lip_directions() if protect_articulation else None
+        scales = Guidance(
+            guidance_scale, audio_guidance_scale, context is not None, guidance_interval, guarded=lips is not None
+        )
+        steps = num_inference_steps or self.config.num_inference_steps
+        style_row = self._style(style)
+        noise = torch.randn(
+            (num_samples, timeline.num_frames, self.layout.dim), generator=generator,
+            device=generator.device if generator is not None else "cpu",
+        ).cpu()
+        motion = torch.zeros(num_samples, timeline.num_frames, self.layout.dim)
+        given = 0 if start == "listen" else len(lead)
+        motion[:, :given] = self.statistics.standardise(lead[:given].to(self.statistics.mean.device)).cpu()
+        length, prefix, margin = (
+            2 * round(seconds * self.fps / 2)
+            for seconds in (self.config.window_s, self.config.prefix_s, self.config.margin_s)
+        )
+        for window in windows(timeline.num_frames, length, prefix, margin, given):
+            motion[:, window.start : window.start + window.length] = self._sample_window(
+                timeline, window, motion, noise, context, style_row, scales, lips, steps, generator
+            )
+            if progress is not None:
+                progress(window.stop, timeline.num_frames)
+        values = self.statistics.restore(motion.to(self.statistics.mean.device)).cpu()
+        return self._output(values, len(lead), keep_lead=start == "listen")
+
+    def encode_context(self, turn: PreviousTurn, where: str = "the context") -> Context:
+        """The previous turn as the network takes it; do it once where a turn is used several times."""
+        return self.context_encoder(turn, self.speech_encoder, self.statistics, where)
+
+    # ------------------------------------------------------------------------------------ preparation
+
+    def _lead(self, start: str | Motion, context: Context | None) -> Tensor:
+        """Raw motion of the frames before t = 0, (P, D); for `listen` blank frames to be generated."""
+        layout = self.layout
+        if isinstance(start, Motion):
+            self.statistics.check(start, "the start motion")
+            if not start.valid.all():
+                raise UserError("expected a start motion with all its channel groups valid")
+            return start.resample(self.fps).values[-round(self.config.prefix_s * self.fps) :]
+        if start == "none":
+            return torch.zeros(0, layout.dim)
+        if start == "listen":
+            if context is None:
+                raise UserError("start 'listen' needs a previous turn to listen to; give a context")
+            if context.times_s.shape[1] == 0:
+                raise UserError("start 'listen' needs a previous turn with a duration; give its audio or motion")
+            begin_s = float(context.times_s.min()) - 0.5 / self.context_encoder.config.rate_hz
+            return torch.zeros(max(2, round(-begin_s * self.fps)), layout.dim)
+        if start not in STARTS:
+            raise UserError(f"expected a start among {', '.join(STARTS)} or a motion, found {start!r}")
+        pose = torch.zeros(layout.dim)
+        if start == "smile":
+            if layout.expression_names is None:
+                raise UserError(f"start 'smile' needs a basis with named expressions, found {layout.basis}; "
+                                "give a motion file instead")
+            for name, value in _SMILE.items():
+                pose[layout.channel(name)] = value
+        return pose.expand(round(0.4 * self.fps), -1)
+
+    def _style(self, style: Motion | None) -> Tensor | None:
+        if style is None:
+            return None
+        self.statistics.check(style, "the style motion")
+        return style_features(self.statistics.standardise(style.resample(self.fps).values))
+
+    def _lip_directions(self) -> Tensor | None:
+        """Directions of standardised motion that open the lips, (R, D), where the checkpoint knows them."""
+        jacobian = self.statistics.aperture_jacobian
+        return aperture_basis(jacobian, self.statistics.std) if jacobian.any() else None
+
+    # --------------------------------------------------------------------------------------- sampling
+
+    def _sample_window(
+        self, timeline: Timeline, window: Window, motion: Tensor, noise: Tensor, context: Context | None,
+        style: Tensor | None, scales: Guidance, lips: Tensor | None, steps: int, generator: torch.Generator | None,
+    ) -> Tensor:
+        """The window's frames, (K, length, D), given ones as they were."""
+        device = self._execution_device
+        num_samples, span = len(motion), slice(window.start, window.start + window.length)
+        missing = window.start + window.length - motion.shape[1]
+        given, sample = (F.pad(x[:, span], (0, 0, 0, max(missing, 0))).to(device) for x in (motion, noise))
+        prefix_mask = torch.arange(window.length, device=device)[None] < window.prefix
+        encoded = self.denoiser.encode(self._conditions(timeline, window, context, style, scales, num_samples))
+        guard = None
+        if lips is not None:
+            speaking = timeline.speaking(window.start, window.length)[:, None]
+            guard = ArticulationGuard(lips.to(device), speaking.to(device))
+
+        branches = len(scales.branches)
+        self.scheduler.set_timesteps(steps, device=device)
+        for timestep in self.scheduler.timesteps:
+            sample = torch.where(prefix_mask[..., None], given, sample)
+            told = schedulers.network_timestep(self.scheduler, timestep).expand(branches * num_samples)
+            predicted = self.denoiser(
+                sample.repeat(branches, 1, 1), told, encoded, prefix_mask.expand(branches * num_samples, -1)
+            )
+            outputs = dict(zip(scales.branches, predicted.chunk(branches), strict=True))
+            clean = scales.combine(outputs, schedulers.noise_level(self.scheduler, timestep), guard)
+            sample = schedulers.step(self.scheduler, clean, timestep, sample, generator)
+        sample = torch.where(prefix_mask[..., None], given, sample)
+        return sample[:, : window.length - max(missing, 0)].float().cpu()
+
+    def _conditions(
+        self, timeline: Timeline, window: Window, context: Context | None, style: Tensor | None, scales: Guidance,
+        num_samples: int,
+    ) -> Conditions:
+        """One block of K rows per branch, in the order of the branches."""
+        device = self._execution_device
+        rows = len(scales.branches) * num_samples
+        features, heard = timeline.speech(window.start, window.length)
+        start_s = (window.start - timeline.num_lead) / self.fps
+        speech_given = torch.tensor([name != "none" for name in scales.branches]).repeat_interleave(num_samples)
+        none = self.context_encoder.place(TurnFeatures(), end_s=0.0)
+        turns = [context if name == "full" else none for name in scales.branches]
+        turn = collate(turns).repeat(num_samples)
+        blank = torch.zeros(3 * self.layout.dim)
+        return Conditions(
+            speech=features.to(device).expand(rows, -1, -1, -1),
+            heard=heard.to(device).expand(rows, -1),
+            speech_given=speech_given.to(device),
+            context=turn.to(device),
+            style=(blank if style is None else style).to(device).expand(rows, -1),
+            style_given=torch.full((rows,), style is not None, device=device),
+            source=torch.zeros(rows, dtype=torch.long, device=device),
+            start_s=torch.full((rows,), start_s, device=device),
+            horizon_s=None,
+        )
+
+    def _output(self, values: Tensor, num_lead: int, keep_lead: bool) -> DyadOutput:
+        if self.layout.basis == "arkit":
+            expression = self.layout.slices["expression"]
+            values[..., expression] = values[..., expression].clamp(0, 1)
+        make = lambda frames: Motion(frames.clone(), self.layout, self.fps)  # noqa: E731
+        return DyadOutput(
+            motions=[make(sample[num_lead:]) for sample in values],
+            listening=[make(sample[:num_lead]) for sample in values] if keep_lead else None,
+        )
+

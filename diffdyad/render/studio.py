@@ -1,0 +1,121 @@
+"""The lamps, and how skin, lips and eyes answer them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffdyad.render.camera import Floats, unit
+
+Color = tuple[float, float, float]
+
+FLOOR = 0.08  # of the sky's light that finds its way in anywhere: teeth in a half-open mouth
+
+
+@dataclass(frozen=True)
+class Light:
+    """A lamp far away.
+
+    `direction` points to it in the camera's axes (right, up, backward), `spread_deg` is its half angle, and
+    `wrap` (r, g, b) lets light creep round the terminator, as it does in skin.
+    """
+
+    direction: tuple[float, float, float]
+    color: Color
+    spread_deg: float = 10.0
+    wrap: Color = (0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Studio:
+    """A lighting set-up. The first lamp is the key: it casts the soft shadow."""
+
+    lights: tuple[Light, ...] = (
+        Light((-0.56, 0.48, 0.80), (1.95, 1.76, 1.55), 12.0, (0.30, 0.17, 0.12)),  # key, warm
+        Light((0.85, 0.10, 0.70), (0.16, 0.19, 0.24), 30.0, (0.60, 0.55, 0.50)),  # fill
+        Light((0.80, 0.45, -1.10), (1.7, 1.9, 2.3), 12.0),  # rim, cool, from behind
+    )
+    sky: Color = (0.25, 0.28, 0.33)
+    ground: Color = (0.13, 0.10, 0.085)
+    backdrop: tuple[Color, Color] = ((0.118, 0.130, 0.150), (0.014, 0.016, 0.021))  # centre, corners
+    exposure: float = 0.50
+
+    @staticmethod
+    def frontal() -> Studio:
+        """One lamp on the lens and an even sky: the same from left and right."""
+        return Studio(lights=(Light((0.0, 0.0, 1.0), (1.5, 1.5, 1.5)),), sky=(0.3,) * 3, ground=(0.3,) * 3)
+
+    def directions(self, axes: Floats) -> Floats:  # camera axes (3, 3) -> (lights, 3) in the world
+        return unit(np.float32([light.direction for light in self.lights])) @ axes
+
+    def paint_backdrop(self, size: tuple[int, int]) -> Floats:  # -> (H, W, 3) display linear
+        width, height = size
+        x, y = np.meshgrid((np.arange(width) + 0.5) / height, (np.arange(height) + 0.5) / height)
+        distance = np.hypot(x - 0.5 * width / height, y - 0.46)
+        glow = np.exp(-((distance / 0.48) ** 2))[..., None]
+        inner, outer = np.asarray(self.backdrop)
+        return (outer + (inner - outer) * glow).astype(np.float32)
+
+    def shade(
+        self,
+        normal: Floats,  # (3, N), of any length
+        view: Floats,  # (3, N) unit, towards the eye
+        inside: NDArray[np.bool_],  # (N,) seen from behind
+        sky: Floats,  # (N,) share of the sky that is open
+        key: Floats,  # (N,) share of the key light that arrives
+        albedo: Floats,  # (3, N)
+        gloss: Floats,  # (N,)
+        axes: Floats,  # (3, 3) of the camera
+    ) -> Floats:  # (3, N) display linear, 0..1
+        normal = normal / np.sqrt(np.maximum((normal * normal).sum(0), 1e-12))
+        normal = np.where(inside, -normal, normal)
+        # What is seen through an open mouth without an inside is dark.
+        sky = np.where(inside, np.float32(0.04), FLOOR + (1 - FLOOR) * np.clip(sky, 0, 1))
+        key = np.where(inside, np.float32(0), np.clip(key, 0, 1))
+        gloss = np.clip(gloss, 0, 1)
+        cosine = np.maximum((normal * view).sum(0), 0)
+        mirrored = 2 * cosine * normal - view
+        grazing = (1 - cosine) ** 2
+        fresnel = 0.04 + 0.96 * grazing * grazing * (1 - cosine)
+
+        up = axes[1]
+        half = 0.5 + 0.5 * (up @ normal)
+        occlusion = _bounced(sky, albedo)
+        light = np.empty_like(normal)
+        # The sky mirrored keeps eyes and lips alive between the highlights.
+        sheen = fresnel * (0.25 + 0.75 * gloss) * sky * (0.5 + 0.5 * (up @ mirrored))
+        shine = np.empty_like(normal)
+        for c in range(3):
+            light[c] = (self.ground[c] + (self.sky[c] - self.ground[c]) * half) * occlusion[c]
+            shine[c] = self.sky[c] * sheen
+
+        sharp = np.exp2(3.0 + 7.5 * gloss)
+        polish = np.minimum(fresnel, 0.2) * (0.05 + 0.95 * gloss * gloss)
+        for index, (lamp, direction) in enumerate(zip(self.lights, self.directions(axes), strict=True)):
+            along = direction @ normal
+            visible = key if index == 0 else 0.25 + 0.75 * sky
+            # A lamp of some size: its highlight is a disc as bright as the lamp's face, seen sharp on an eye
+            # and lost in the blur on skin.
+            extent = math.sin(math.radians(lamp.spread_deg)) ** 2
+            blur = 1 / (1 / sharp + 0.5 * extent * (1 - gloss))
+            lobe = np.exp(np.minimum(blur * (direction @ mirrored - 1 + 0.5 * extent * gloss), 0))
+            lobe *= polish / (extent + 2 / sharp) * np.sqrt(visible) * np.clip(1 + 8 * along, 0, 1)
+            for c in range(3):
+                wrap = lamp.wrap[c]
+                light[c] += lamp.color[c] / (1 + wrap) ** 2 * visible * np.maximum(along + wrap, 0)
+                shine[c] += lamp.color[c] * lobe
+        return _film(np.float32(self.exposure) * (albedo * light + shine))
+
+
+def _bounced(sky: Floats, albedo: Floats) -> Floats:  # (N,), (3, N) -> (3, N)
+    """Occlusion with the light that bounces between a crease's walls (Jimenez et al. 2016, equation 10)."""
+    a, b, c = 2.0404 * albedo - 0.3324, -4.7951 * albedo + 0.6417, 2.7552 * albedo + 0.6903
+    return np.maximum(sky, ((sky * a + b) * sky + c) * sky)
+
+
+def _film(x: Floats) -> Floats:
+    """A film's toe and shoulder (Narkowicz 2015)."""
+    return np.clip(x * (2.51 * x + 0.03) / (x * (2.43 * x + 0.59) + 0.14), 0, 1)

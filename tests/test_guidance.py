@@ -1,0 +1,85 @@
+import pytest
+import torch
+
+from diffdyad.guidance import ArticulationGuard, Guidance, aperture_basis
+
+SHAPE = (2, 9, 6)
+
+
+@pytest.fixture
+def outputs():
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.randn(SHAPE, generator=generator) for name in ("none", "audio", "full")}
+
+
+def guided(outputs, context, audio, has_context=True, guard=None):
+    scales = Guidance(context, audio, has_context, guarded=guard is not None)
+    return scales.combine({name: outputs[name] for name in scales.branches}, guard=guard)
+
+
+def test_scale_one_is_the_conditional_model_to_the_byte(outputs):
+    assert guided(outputs, 1, 1) is outputs["full"]
+
+
+def test_scale_zero_is_no_context_to_the_byte(outputs):
+    for audio in (0.0, 1.0, 1.7):
+        assert torch.equal(guided(outputs, 0, audio), guided(outputs, 3.0, audio, has_context=False))
+    assert guided(outputs, 0, 1) is outputs["audio"]
+    assert guided(outputs, 0, 0) is outputs["none"]
+
+
+@pytest.mark.parametrize("context, audio, branches", [(2, 1, ("audio", "full")), (1.5, 1.5, ("none", "full"))])
+def test_branches_without_weight_are_not_evaluated(context, audio, branches):
+    assert Guidance(context, audio).branches == branches
+
+
+def test_general_case_is_the_nested_formula(outputs):
+    none, audio, full = outputs["none"], outputs["audio"], outputs["full"]
+    expected = none + 1.3 * (audio - none) + 2.5 * (full - audio)
+    assert torch.allclose(guided(outputs, 2.5, 1.3), expected, atol=1e-5)
+
+
+def test_guard_protects_the_lips_while_speaking_only(outputs):
+    generator = torch.Generator().manual_seed(1)
+    jacobian = torch.randn(2, 6, generator=generator)
+    jacobian[:, 4:] = 0  # channels that do not touch the lips
+    std = torch.rand(6, generator=generator) + 0.5
+    basis = aperture_basis(jacobian, std)
+    assert torch.allclose(basis @ basis.mT, torch.eye(2), atol=1e-5)
+    speaking = torch.zeros(1, 9, 1)
+    speaking[:, :5] = 1
+    guard = ArticulationGuard(basis, speaking)
+    free, held = guided(outputs, 3.0, 1.0), guided(outputs, 3.0, 1.0, guard=guard)
+    aperture = (jacobian * std).mT
+    conditional = outputs["full"] @ aperture
+    assert torch.allclose((held @ aperture)[:, :5], conditional[:, :5], atol=1e-4)
+    assert torch.allclose(held[:, 5:], free[:, 5:], atol=1e-5)
+    assert torch.allclose(held[..., 4:], free[..., 4:], atol=1e-5)  # the rest of the face is guided in full
+    assert not torch.allclose(held[:, :5], free[:, :5], atol=1e-2)
+
+
+def test_guard_leaves_scales_up_to_one_alone(outputs):
+    guard = ArticulationGuard(torch.eye(6)[:2], torch.ones(1, 9, 1))
+    for scale in (0.0, 0.5, 1.0):
+        assert torch.equal(guided(outputs, scale, 1.0, guard=guard), guided(outputs, scale, 1.0))
+
+
+def test_guard_holds_where_the_audio_branch_cancels(outputs):
+    # audio scale equal to the context scale drops the audio branch from the sum, but the guard needs it
+    guard = ArticulationGuard(torch.eye(6)[:2], torch.ones(1, 9, 1))
+    assert "audio" in Guidance(2.0, 2.0, guarded=True).branches
+    held = guided(outputs, 2.0, 2.0, guard=guard)
+    free = outputs["none"] + 2 * (outputs["full"] - outputs["none"])
+    assert torch.allclose(held[..., 2:], free[..., 2:], atol=1e-5)
+    expected = free - (outputs["full"] - outputs["audio"])
+    assert torch.allclose(held[..., :2], expected[..., :2], atol=1e-5)
+
+
+@pytest.mark.parametrize("audio", [1.0, 2.0, 3.0])
+def test_outside_the_interval_the_scale_is_one(outputs, audio):
+    scales = Guidance(3.0, audio, interval=(0.2, 0.8))
+    there = {name: outputs[name] for name in scales.branches}
+    assert torch.equal(scales.combine(there, level=0.9), guided(outputs, 1.0, audio))
+    assert torch.equal(scales.combine(there, level=0.5), guided(outputs, 3.0, audio))
+    weak = Guidance(0.0, audio, interval=(0.2, 0.8))
+    assert torch.equal(weak.combine(outputs, level=0.9), guided(outputs, 0.0, audio))
