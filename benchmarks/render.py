@@ -32,7 +32,9 @@ def main() -> None:
     prepared = time.perf_counter()
     renderer.render(vertices[0])
     single = time.perf_counter()
+    cpu = time.process_time()
     alone = sum(1 for v in vertices[:20] if renderer.render(v) is not None)
+    cpu = time.process_time() - cpu
     looped = time.perf_counter()
     total = sum(1 for _ in render_frames(renderer, vertices, processes=arguments.processes))
     done = time.perf_counter()
@@ -46,6 +48,7 @@ def main() -> None:
                 "prepare_s": round(prepared - started, 3),
                 "first_frame_s": round(single - prepared, 3),
                 "frames_per_s_one_process": round(alone / (looped - single), 2),
+                "cpu_ms_per_frame": round(1000 * cpu / alone, 1),
                 "processes": arguments.processes,
                 "frames": total,
                 "frames_per_s": round(total / (done - looped), 2),

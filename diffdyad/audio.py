@@ -24,7 +24,7 @@ _WINDOW_S = 0.025
 _COLUMNS_PER_S = 100
 _LOWEST_HZ, _HIGHEST_HZ = 50.0, 7600.0
 _POWER_FLOOR = 1e-8  # -80 dB re full scale in one band: digital silence and a quiet room look alike
-_BLOCK_COLUMNS = 6000  # a minute of spectra at a time
+_BLOCK_COLUMNS = 3000  # half a minute of spectra at a time
 _CHUNK_S = 30.0  # longest audio that a Hugging Face encoder sees at once, less the margins
 _MARGIN_S = 2.0  # heard on both sides of a chunk, and discarded
 
@@ -211,7 +211,7 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
             weights = weights.to(chunk)
             if len(layers) != self.num_layers:
                 raise UserError(
-                    f"expected {self.num_layers} layers (with the input's) from {self.config['name']}, got {len(layers)}"
+                    f"expected {self.num_layers} layers (input included) of {self.config['name']}, got {len(layers)}"
                 )
             for index, layer in enumerate(layers):
                 result[:, begin:end, index] = torch.einsum("kn,bnc->bkc", weights, layer)
@@ -273,7 +273,8 @@ def log_mel(
     """Natural log of the mean square within mel bands (full-scale sine: up to 0.5), N columns a frame.
 
     Column n of frame k is centred at k / fps + (n - (N - 1) / 2) * hop. Source: HTK mel scale, triangular
-    bands of unit peak between 50 and 7600 Hz, Hann window of 25 ms. An hour takes a minute's memory.
+    bands of unit peak between 50 and 7600 Hz, Hann window of 25 ms. Worked through in blocks: an hour needs little more
+    memory than its result.
     """
     columns, hop = mel_columns(sampling_rate, fps)
     window, filters = _mel_filters(sampling_rate, num_bands)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from diffdyad.context import GIVEN, Context
+from diffdyad.context import GIVEN, MODALITIES, Context
 from diffdyad.layers import EncoderBlock, Rotary, RotaryTime, SinusoidalEmbedding
 
 FRAMES_PER_TOKEN = 2
@@ -108,8 +108,8 @@ class ContextTrunk(nn.Module):
 
     def __init__(self, widths: dict[str, int], width: int, num_heads: int, depth: int):
         super().__init__()
-        self.modalities = tuple(widths)
-        self.width = width
+        # in one order for ever: a config read back from JSON has its keys sorted
+        self.modalities = tuple(sorted(widths, key=MODALITIES.index))
         self.cells = nn.ModuleDict({m: nn.Linear(size, width) for m, size in widths.items()})
         self.summaries = nn.ModuleDict({m: nn.Linear(size, width) for m, size in widths.items()})
         self.sentence = nn.Linear(widths["text"], width) if "text" in widths else None

@@ -162,6 +162,8 @@ class ContextEncoder(ModelMixin, ConfigMixin):
     """
 
     config_name = "config.json"
+    _keep_in_fp32_modules = [f"{m}_{part}" for m in MODALITIES for part in ("mean", "std")]  # noqa: RUF012
+    allow_download = False
 
     @register_to_config
     def __init__(
@@ -223,14 +225,14 @@ class ContextEncoder(ModelMixin, ConfigMixin):
         if self._text is None:
             from diffdyad.text import TextEncoder
 
-            self._text = TextEncoder(self.config.text_encoder, revision=self.config.text_revision)
+            self._text = TextEncoder(self.config.text_encoder, self.config.text_revision, allow_download=self.allow_download)
         return self._text
 
     def affect_encoder(self):
         if self._affect is None:
             from diffdyad.affect import AffectEncoder
 
-            self._affect = AffectEncoder(self.config.affect_encoder, revision=self.config.affect_revision)
+            self._affect = AffectEncoder(self.config.affect_encoder, self.config.affect_revision, allow_download=self.allow_download)
         return self._affect
 
     @torch.no_grad()

@@ -53,15 +53,16 @@ def detect_basis(path: Path) -> str:
         if "2020" in name and "2023" not in name:
             return "flame2020"
     raise UserError(
-        f"cannot tell which FLAME edition {path} is: name its basis, one of {', '.join(FLAME_BASES)}, or rename the file"
+        f"cannot tell which FLAME edition {path} is: name its basis, one of {', '.join(FLAME_BASES)}, or rename it"
     )
 
 
 def read_flame(path: str | os.PathLike, basis: str | None = None) -> tuple[dict[str, np.ndarray], str]:
     """A FLAME file (.pkl or .npz) -> the arrays that `HeadModel` takes, and its basis.
 
-    Files with 400 (300 + 100) or 150 (100 + 50) columns in `shapedirs` have expressions; files with `shapedirs_identity*`
-    have none and load with 0 expressions. Raises UserError where something is missing or of the wrong shape.
+    Files with 400 (300 + 100) or 150 (100 + 50) columns in `shapedirs` have expressions; files with
+    `shapedirs_identity*` have none and load with 0 expressions. `basis`: what the file stores under that name, or else
+    `detect_basis`. Raises UserError where something is missing or of the wrong shape.
     """
     path = Path(path)
     content = _read(path)
@@ -82,14 +83,15 @@ def read_flame(path: str | os.PathLike, basis: str | None = None) -> tuple[dict[
             raise UserError(f"expected numbers for {name} in {path}, found dtype {array.dtype}")
     found = arrays["template"].shape, arrays["faces"].shape, arrays["pose_dirs"].shape
     if found != ((VERTICES, 3), (FACES, 3), (VERTICES, 3, 36)):
-        raise UserError(f"expected FLAME's mesh of {VERTICES} vertices and {FACES} faces in {path}, found v_template, f "
-                        f"and posedirs of shapes {', '.join(map(str, found))}")
+        raise UserError(f"expected FLAME's mesh of {VERTICES} vertices and {FACES} faces in {path}, found v_template, "
+                        f"f and posedirs of shapes {', '.join(map(str, found))}")
     arrays["pose_dirs"] = arrays["pose_dirs"].reshape(-1, 36).T
     template = arrays["template"].astype(np.float64)
     eyes = (arrays["joint_regressor"] @ template)[[LEFT_EYE_JOINT, RIGHT_EYE_JOINT]]
     sets = vertex_sets(template, eyes)
     arrays |= {f"set_{name}": indices for name, indices in sets.items()}
-    left, right = [np.array(edge) for edge in (UPPER_LID, LOWER_LID)], [_mirror(template, edge) for edge in (UPPER_LID, LOWER_LID)]
+    left = [np.array(edge) for edge in (UPPER_LID, LOWER_LID)]
+    right = [_mirror(template, edge) for edge in (UPPER_LID, LOWER_LID)]
     arrays["eyelid_dirs"] = np.stack([_close_lid(template, eyes[0], *left), _close_lid(template, eyes[1], *right)], -1)
     arrays["vertex_colors"], arrays["vertex_gloss"] = _paint(template, sets)
     return arrays, basis
@@ -118,8 +120,8 @@ def _directions(content: dict, path: Path) -> tuple[np.ndarray, np.ndarray]:
         directions = np.asarray(content["shapedirs"])
         columns = directions.shape[-1]
         if directions.ndim != 3 or columns not in _IDENTITY_COLUMNS:
-            raise UserError(f"expected shapedirs of shape ({VERTICES}, 3, 400) or ({VERTICES}, 3, 150) in {path}, found "
-                            f"{directions.shape}: which of its columns are expressions is not known")
+            raise UserError(f"expected shapedirs of shape ({VERTICES}, 3, 400) or ({VERTICES}, 3, 150) in {path}, "
+                            f"found {directions.shape}: which of its columns are expressions is not known")
         identity = _IDENTITY_COLUMNS[columns]
         return directions[..., :identity], directions[..., identity:]
     partial = [key for key in content if key.startswith("shapedirs_identity")]
@@ -164,7 +166,7 @@ def vertex_sets(template: np.ndarray, eyes: np.ndarray) -> dict[str, np.ndarray]
     eyelid = ~eyeball & (near_eye < 0.0185) & front
     brow_y = eye_y + 0.019 + 0.004 * np.sin(np.clip((across - 0.3 * half) / (1.4 * half), 0, 1) * np.pi)
     brow = front & (np.abs(y - brow_y) < 0.0055) & (across > 0.3 * half) & (across < 1.75 * half) & (near_eye > 0.0185)
-    cheek = front & ~eyelid & (y < eye_y - 0.016) & (y > mouth[1] - 0.004) & (across > 0.95 * half) & (across < 2 * half)
+    cheek = front & ~eyelid & (y < eye_y - 0.016) & (y > mouth[1] - 0.004) & (np.abs(across / half - 1.475) < 0.525)
     # the face in front of the ears, from the hairline to below the chin
     face = ~eyeball & (y < eye_y + 0.055) & (y > mouth[1] - 0.052) & (z > eyes[:, 2].mean() - 0.045 + 0.25 * across)
     found = {"lips": lip, "brows": brow, "eyelids": eyelid, "cheeks": cheek & ~lip, "face": face}

@@ -131,7 +131,7 @@ class HeadModel(nn.Module):
         """Vertices (..., T, V, 3) in metres; an argument that is None counts as zeros.
 
         betas: (..., N), N <= S, constant over time; expression: (..., T, N), N <= E; poses: (..., T, 15) radians in
-        the order of `POSE_GROUPS`; eyelids: (..., T, 2), left and right, 1 = closed. With none of them over time, T = 1.
+        the order of `POSE_GROUPS`; eyelids: (..., T, 2), left and right, 1 = closed. With nothing over time, T = 1.
         """
         shaped, joints = self.template, self.joint_template  # (..., 1 | T, V, 3), (..., 1 | T, 5, 3)
         if betas is not None:

@@ -14,14 +14,14 @@ from einops import rearrange
 from torch import Tensor, nn
 
 
-def rotary_frequencies(head_dim: int, shortest_s: float = 0.1, longest_s: float = 120.0) -> Tensor:
+def rotary_frequencies(head_dim: int, shortest_s: float = 0.1, longest_s: float = 120.0, device=None) -> Tensor:
     """Angular frequencies (head_dim / 2,) in rad/s, periods in geometric progression between the two.
 
     Positions are seconds, not indices, so one weight serves every frame rate and context rate.
     Source: Su et al. 2021 (RoFormer), section 3.2, with periods chosen for conversation.
     """
     count = head_dim // 2
-    periods = torch.logspace(math.log10(shortest_s), math.log10(longest_s), count)
+    periods = torch.logspace(math.log10(shortest_s), math.log10(longest_s), count, device=device)
     return 2 * math.pi / periods
 
 
@@ -52,11 +52,11 @@ class RotaryTime(nn.Module):
         super().__init__()
         if head_dim % 2:
             raise ValueError(f"expected an even head size, got {head_dim}")
-        self.register_buffer("frequencies", rotary_frequencies(head_dim), persistent=False)
+        self.head_dim = head_dim
 
     def forward(self, times_s: Tensor) -> Rotary:
-        """times_s: (B, N)."""
-        angle = times_s[:, None, :, None].float() * self.frequencies.float()
+        """times_s: (B, N). The frequencies are no buffer: half precision must not touch them."""
+        angle = times_s[:, None, :, None].float() * rotary_frequencies(self.head_dim, device=times_s.device)
         return Rotary(angle.cos(), angle.sin())
 
 
@@ -130,12 +130,12 @@ class SinusoidalEmbedding(nn.Module):
 
     def __init__(self, width: int, num_frequencies: int = 64, longest_period: float = 10_000.0):
         super().__init__()
-        exponent = torch.arange(num_frequencies) / num_frequencies
-        self.register_buffer("frequencies", longest_period**-exponent, persistent=False)
+        self.num_frequencies, self.longest_period = num_frequencies, longest_period
         self.project = nn.Sequential(nn.Linear(2 * num_frequencies, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, value: Tensor) -> Tensor:
-        angle = value[..., None].float() * self.frequencies
+        exponent = torch.arange(self.num_frequencies, device=value.device) / self.num_frequencies
+        angle = value[..., None].float() * self.longest_period**-exponent
         features = torch.cat([angle.cos(), angle.sin()], -1)
         return self.project(features.to(self.project[0].weight.dtype))
 

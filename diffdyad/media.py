@@ -288,17 +288,18 @@ class RunningLoudness:
     this voice is while it speaks; the gain of the next 10 ms follows from it, so no sample waits. The
     estimate starts at the target (gain 0 dB) and gives way to what is heard within a second or two; later it
     moves with a time constant of 5 s of speech, so phrases keep their dynamics. Levels below the estimate
-    count half. It is held while nobody speaks: under -60 dB, or within 9 dB of the running noise floor, so
-    that silence is never amplified by more than speech asks for. The gain stays within +-24 dB.
+    count half, far below it (another talker, a noise) less. It is held while nobody speaks: under -60 dB, or
+    within 9 dB of the running noise floor (which takes a second or so to be known), so that silence is not
+    amplified. The gain stays within +-24 dB.
 
     Feed a waveform in pieces of any size: the pieces put together are the whole, to the bit.
     """
 
-    PRIOR_S = 0.6  # weight of the initial estimate, in seconds of speech
+    PRIOR_S = 0.4  # weight of the initial estimate, in seconds of speech
     MEMORY_S = 5.0
-    BELOW = 0.5
+    BELOW, FAR_BELOW, FAR_DB = 0.5, 0.15, 18.0
     NOISE_MARGIN_DB = 9.0
-    NOISE_RISE_DB = 3.0  # per second
+    NOISE_RISE_DB = 8.0  # per second; it falls at once, in any gap of 10 ms
     GAIN_LIMIT_DB = 24.0
 
     def __init__(self, sampling_rate: int = SAMPLING_RATE):
@@ -344,12 +345,14 @@ class RunningLoudness:
 
     def _listen(self, power: float) -> None:
         """One 10 ms frame's mean square into the running estimate."""
-        self._power += 0.1 * (max(power, 0.0) - self._power)
-        level = 10.0 * math.log10(self._power + 1e-12)
-        self._noise_db = min(level, self._noise_db + self.NOISE_RISE_DB / 100.0)
-        if level <= max(SILENCE_DB, self._noise_db + self.NOISE_MARGIN_DB):
+        power = max(power, 0.0)
+        self._power += 0.1 * (power - self._power)
+        level, momentary = (10.0 * math.log10(x + 1e-12) for x in (self._power, power))
+        self._noise_db = min(momentary, self._noise_db + self.NOISE_RISE_DB / 100.0)
+        if min(level, momentary) <= max(SILENCE_DB, self._noise_db + self.NOISE_MARGIN_DB):
             return
-        weight = 1.0 if level > self.level_db else self.BELOW
+        below = self.level_db - level
+        weight = 1.0 if below < 0 else self.BELOW if below < self.FAR_DB else self.FAR_BELOW
         self._weight = min(self._weight + weight, 1e9)
         # twice the share of a plain running mean: the initial estimate is forgotten quadratically
         share = max(1.0 / (100 * self.MEMORY_S), 2.0 / (self._weight + 200 * self.PRIOR_S))
@@ -361,5 +364,9 @@ def normalise_loudness(
     sampling_rate: int = SAMPLING_RATE,
 ) -> Tensor:
     """`RunningLoudness` over whole waveforms, each from the initial state; the same numbers to the bit."""
+    if not waveform.numel():
+        return waveform.float()
+    if waveform.ndim == 1:
+        return RunningLoudness(sampling_rate).process(waveform)
     rows = [RunningLoudness(sampling_rate).process(row) for row in waveform.reshape(-1, waveform.shape[-1])]
-    return torch.stack(rows).reshape(waveform.shape) if rows else waveform.float()
+    return torch.stack(rows).reshape(waveform.shape)

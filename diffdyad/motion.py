@@ -178,6 +178,7 @@ class MotionStats(ModelMixin, ConfigMixin):
     """
 
     config_name = "config.json"
+    _keep_in_fp32_modules = ["mean", "std", "aperture_jacobian"]  # noqa: RUF012, also on loading
 
     @register_to_config
     def __init__(self, basis: str = "arkit", num_expression: int = 41, eyelids: bool = False, fps: float = 25.0):

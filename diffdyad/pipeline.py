@@ -143,13 +143,20 @@ class DyadPipeline(DiffusionPipeline):
         given by module path in a repository. Weights are read as safetensors only.
         """
         path = Path(pretrained_model_name_or_path)
-        if not path.is_dir():
+        remote = not path.is_dir()
+        if remote:
             from huggingface_hub import snapshot_download
 
             hub = {k: kwargs.pop(k) for k in ("revision", "token", "cache_dir", "local_files_only") if k in kwargs}
             path = snapshot_download(str(pretrained_model_name_or_path), **hub)
-        kwargs.setdefault("torch_dtype", torch.float32)
-        return super().from_pretrained(path, use_safetensors=True, **kwargs)
+        kwargs.setdefault("dtype", torch.float32)
+        pipeline = super().from_pretrained(path, use_safetensors=True, **kwargs)
+        # weights mapped from a file lie where the file has them; kernels may round by alignment: same bytes, same place
+        for tensor in (*pipeline.denoiser.parameters(), *pipeline.denoiser.buffers()):
+            tensor.data = tensor.data.clone()
+        # who names a repository has asked for the network: encoders it refers to may come from there too
+        pipeline.speech_encoder.allow_download = pipeline.context_encoder.allow_download = remote
+        return pipeline
 
     @property
     def layout(self) -> MotionLayout:

@@ -98,7 +98,8 @@ def relative_pitch(pitch: Pitch, fps: float) -> Tensor:  # (T,) semitones
         result.append(max(-24.0, min(24.0, 12 * (octave - reference))) if voiced else 0.0)
         if voiced:
             count += 1
-            share = max(1 / (fps * _REFERENCE_MEMORY_S), 1 / (count + fps * _REFERENCE_PRIOR_S))
+            # twice the share of a plain running mean: the prior is forgotten quadratically
+            share = max(1 / (fps * _REFERENCE_MEMORY_S), 2 / (count + 2 * fps * _REFERENCE_PRIOR_S))
             reference += share * (octave - reference)
     return torch.tensor(result, dtype=torch.float32, device=pitch.f0_hz.device)
 
@@ -157,8 +158,8 @@ def _yin(waveform: Tensor, sampling_rate: int, times: Tensor) -> tuple[Tensor, T
     kernel = torch.tensor([min(i, 2 * width - i) for i in range(1, 2 * width)], dtype=torch.float32)
     kernel = (kernel / kernel.sum()).to(waveform)
     centre = (window + rate / 125) / 2  # of the samples that a typical lag compares
-    first = math.floor(float(times[0]) * sampling_rate) - math.ceil(centre) * step
-    starts = (times * rate - first / step - centre).round().long().clamp_min(0)
+    first = (math.floor(float(times[0]) * rate) - math.ceil(centre)) * step  # every block on the same grid
+    starts = (times * rate - first // step - centre).round().long().clamp_min(0)
     needed = (int(starts[-1]) + length - 1) * step + 1
     piece = padded_slice(waveform, first - width + 1, first + needed + width - 1)
     piece = F.conv1d(piece[None, None], kernel[None, None], stride=step)[0, 0]

@@ -24,16 +24,16 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def staged(out: str | os.PathLike, names: Iterable[str], replaced: Iterable[str] = ()) -> Iterator[Path]:
     """A temporary folder, whose files are moved to the folder `out` when the block ends well.
 
-    names: the files that will be made; replaced: files of an earlier run, removed once the new ones are
-    there. Nothing else in `out` is touched.
+    names: the files that the block makes, in the order in which they are moved; replaced: files of an earlier
+    run, removed once the new ones are there. Nothing else in `out` is touched.
 
     Raises UserError at once, before any work, where `out` cannot be written or one of the names is taken
     by a folder there.
     """
-    out = Path(out)
+    out, names = Path(out), list(names)
     made: list[Path] = []
     try:
-        existed, folder = _claim(out, list(names), made)
+        existed, folder = _claim(out, names, made)
     except OSError as error:
         _remove_empty(made)
         if error.errno in DISK_FULL:
@@ -45,10 +45,9 @@ def staged(out: str | os.PathLike, names: Iterable[str], replaced: Iterable[str]
     try:
         yield folder
         if existed:
-            fresh = {path.name for path in folder.iterdir()}
-            for path in sorted(folder.iterdir()):
-                os.replace(path, out / path.name)
-            for name in set(replaced) - fresh:
+            for name in names:
+                os.replace(folder / name, out / name)
+            for name in set(replaced) - set(names):
                 (out / name).unlink(missing_ok=True)
             folder.rmdir()
         else:

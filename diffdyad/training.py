@@ -212,7 +212,7 @@ class _Run:
         return made
 
     def loss_sums(self, batch: Batch, model=None) -> LossSums:
-        """Forward pass and losses of one micro-batch."""
+        """Forward pass (in mixed precision) and losses (in float32: they are of millimetres) of one micro-batch."""
         device = self.accelerator.device
         conditions = batch.conditions.to(device)
         target, prefix, noise = batch.target.to(device), batch.prefix.to(device), batch.noise.to(device)
@@ -233,8 +233,7 @@ class _Run:
             last = number == len(batches) - 1
             context = torch.enable_grad() if last else self.accelerator.no_sync(self.model)
             with context:
-                with self.accelerator.autocast():
-                    sums = self.loss_sums(batch)
+                sums = self.loss_sums(batch)
                 # DDP averages gradients over processes; the counts are already those of all of them
                 loss = sums.total(self.weights, counts) * self.accelerator.num_processes
                 self.accelerator.backward(loss)
@@ -321,10 +320,9 @@ class _Run:
                 keyed_generator(seed, "validation", number * _VALIDATION_BATCH + i) for i in range(_VALIDATION_BATCH)
             ]
             batch = self.parts.validation.batch(generators, 2 * round(2.5 * self.stats.config.fps), withhold=False)
-            with self.accelerator.autocast():
-                given = self.loss_sums(batch, model)
-                batch.conditions.context = batch.conditions.context.dropped()
-                dropped = self.loss_sums(batch, model)
+            given = self.loss_sums(batch, model)
+            batch.conditions.context = batch.conditions.context.dropped()
+            dropped = self.loss_sums(batch, model)
             for name, value in given.sums.items():
                 totals[name] = totals.get(name, 0.0) + (value / given.counts[name]).item() / chunks
             gap = (dropped.sums["motion"] - given.sums["motion"]) / given.counts["motion"]

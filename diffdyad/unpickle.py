@@ -2,9 +2,9 @@
 
 Official FLAME files are pickles, some of them from Python 2 with objects of chumpy and scipy in them. Unpickling
 runs whatever the file names, so this reader admits a short list of names and gives each an inert stand-in: numpy's
-own pickling hooks, `chumpy.Ch`, scipy's `csc_matrix`, `copy_reg._reconstructor` and `_codecs.encode`. Not even
-numpy's hooks are called: an array is rebuilt from its shape, its dtype and its bytes, after checking that they agree.
-A file that names anything else is refused before anything of it is used.
+own pickling hooks, `chumpy.Ch`, scipy's `csc_matrix`, `copy_reg._reconstructor`, `_codecs.encode` and the empty
+`bytes()`. Not even numpy's hooks are called: an array is rebuilt from its shape, its dtype and its bytes, after
+checking that they agree. A file that names anything else is refused before anything of it is used.
 """
 
 from __future__ import annotations
@@ -20,10 +20,6 @@ import numpy as np
 from diffdyad.errors import UserError
 
 
-class _Object:
-    """Stands for `object`, the base that `copy_reg._reconstructor` is told."""
-
-
 class _Stateful:
     """A stand-in that keeps its constructor's arguments and its state, and does nothing with them."""
 
@@ -33,6 +29,25 @@ class _Stateful:
 
     def __setstate__(self, state):
         self.state = state
+
+
+class _Object(_Stateful):
+    """`object`, the base that `copy_reg._reconstructor` is told."""
+
+
+class _Function:
+    """A function that a pickle may call, and do nothing else with: attributes cannot be set on it."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function):
+        object.__setattr__(self, "_function", function)
+
+    def __call__(self, *args):
+        return self._function(*args)
+
+    def __setstate__(self, state):
+        raise pickle.UnpicklingError("a state given to a function")
 
 
 class _Array(_Stateful):
@@ -77,6 +92,13 @@ def _encode(text, encoding="latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes(*args) -> bytes:
+    """`bytes()`: how Python 3 writes the content of an empty array for Python 2."""
+    if args:
+        raise pickle.UnpicklingError("bytes made from something")
+    return b""
+
+
 _NUMPY_CORES = ("numpy.core", "numpy._core")
 _ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Array,
@@ -85,16 +107,17 @@ _ADMITTED: dict[tuple[str, str], Any] = {
     ("chumpy.ch", "Ch"): _Chumpy,
     ("scipy.sparse.csc", "csc_matrix"): _SparseColumns,
     ("scipy.sparse._csc", "csc_matrix"): _SparseColumns,
-    ("copy_reg", "_reconstructor"): _reconstructor,
-    ("copyreg", "_reconstructor"): _reconstructor,
+    ("copy_reg", "_reconstructor"): _Function(_reconstructor),
+    ("copyreg", "_reconstructor"): _Function(_reconstructor),
     ("__builtin__", "object"): _Object,
     ("builtins", "object"): _Object,
-    ("_codecs", "encode"): _encode,
+    ("_codecs", "encode"): _Function(_encode),
+    ("__builtin__", "bytes"): _Function(_no_bytes),
 }
 for _core in _NUMPY_CORES:
-    _ADMITTED[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
+    _ADMITTED[f"{_core}.multiarray", "_reconstruct"] = _Function(_reconstruct)
     _ADMITTED[f"{_core}.multiarray", "scalar"] = _Scalar
-    _ADMITTED[f"{_core}.numeric", "_frombuffer"] = _from_buffer
+    _ADMITTED[f"{_core}.numeric", "_frombuffer"] = _Function(_from_buffer)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -127,7 +150,7 @@ def load_arrays(path: str | os.PathLike) -> Any:
         pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, TypeError, ValueError, AssertionError,
         ImportError, MemoryError, OverflowError, RecursionError,
     ) as error:  # fmt: skip
-        reason = str(error) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"expected a pickle of arrays, cannot read {path}: {reason}") from None
 
 
@@ -203,7 +226,8 @@ def _from_bytes(shape: tuple[int, ...], dtype: np.dtype, raw: Any, order: str = 
 def _dense(value: _SparseColumns, done: dict[int, Any]) -> np.ndarray:
     data, rows, starts = (np.asarray(_resolve(_entry(value, key), done)) for key in ("data", "indices", "indptr"))
     shape = value.state.get("_shape", value.state.get("shape"))
-    if not (isinstance(shape, tuple) and len(shape) == 2 and starts.shape == (shape[1] + 1,) and data.shape == rows.shape):
+    agree = isinstance(shape, tuple) and len(shape) == 2 and starts.shape == (shape[1] + 1,)
+    if not agree or data.shape != rows.shape:
         raise pickle.UnpicklingError(f"a sparse matrix of shape {shape} whose parts disagree")
     dense = np.zeros(shape, data.dtype)
     # entries at the same place add up, as in scipy

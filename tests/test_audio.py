@@ -100,7 +100,7 @@ def test_other_rates():
 
 def test_silence_is_finite_and_constant():
     features = SpeechEncoder().encode(torch.zeros(1, 16000))
-    assert torch.isfinite(features).all() and features.std() == 0
+    assert torch.isfinite(features).all() and features.std() < 1e-5
 
 
 # -------------------------------------------------------------------------------------------- statistics

@@ -1,18 +1,19 @@
 """Behaviour beyond the mouth, and the planted effect, on turns made by hand."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from test_visemes import Phone
 
-from diffdyad.data.rehearsal import blink, gaze, ranges, reaction
+from diffdyad.data.rehearsal import blink, gaze, ranges
 from diffdyad.data.rehearsal.behaviour import perform
 from diffdyad.data.rehearsal.curves import Streams, add_nods, decimate, event_times, smooth_noise, smoothstep
 from diffdyad.data.rehearsal.habits import Habits
-from diffdyad.data.rehearsal.reaction import PLANTED_EFFECTS, Reaction, planted_delta, planted_size
+from diffdyad.data.rehearsal.reaction import PLANTED_EFFECTS, Reaction, effects_table, planted_delta, planted_size
 from diffdyad.data.rehearsal.scene import Canvas, Turn
 from diffdyad.motion import ARKIT_EXPRESSIONS, MotionLayout
-from test_visemes import Phone
 
 FPS = 25
 LAYOUT = MotionLayout.arkit()
@@ -144,8 +145,14 @@ def test_reaction_adds_its_delta_and_changes_nothing_else():
     free[:, 41:] = True
     assert np.allclose((reacting - plain)[free], delta[free], atol=1e-5)
     assert np.array_equal(plain[: round(6.3 * FPS)], reacting[: round(6.3 * FPS)])
-    nothing = perform(habits(), partner, own, [Reaction(6.3, 7.0, 7.2, 2.0, 0.4, 0.3, 0.0)], num_frames, FPS, Streams(5))
+    none = Reaction(6.3, 7.0, 7.2, 2.0, 0.4, 0.3, strength=0.0)
+    nothing = perform(habits(), partner, own, [none], num_frames, FPS, Streams(5))
     assert np.array_equal(nothing, plain)
+
+
+def test_the_table_in_the_docs_is_the_table():
+    docs = Path(__file__).parent.parent / "docs" / "rehearsal.md"
+    assert effects_table() in docs.read_text()
 
 
 # --- the person
@@ -201,7 +208,7 @@ def test_eyes_turn_together_and_jump(performed):
         left, right = (LAYOUT.select(motion, name) for name in ("leye_pose", "reye_pose"))
         assert np.allclose(left[:, 0], right[:, 0])
         vergence = right[:, 1] - left[:, 1]
-        assert 0 <= vergence.min() and vergence.max() < 0.06
+        assert vergence.min() >= 0 and vergence.max() < 0.06
         assert np.abs(np.diff(left[:, 1])).max() * FPS > 1.0  # a saccade, rad/s
         assert not left[:, 2].any()
 
@@ -243,8 +250,9 @@ def test_speakers_move_more_than_listeners_and_within_real_ranges(performed):
         assert talk[f"head {axis} speed, rad/s"] > 1.2 * listen[f"head {axis} speed, rad/s"]
     # a third to three times the speaking capture's figures
     for name, real in {"head yaw sd, rad": 0.024, "head pitch sd, rad": 0.021, "head roll sd, rad": 0.015,
-                       "head yaw speed, rad/s": 0.13, "head pitch speed, rad/s": 0.08, "head roll speed, rad/s": 0.06,
-                       "eye yaw sd, rad": 0.078, "eye pitch sd, rad": 0.040, "browInnerUp sd": 0.29}.items():  # fmt: skip
+                       "head yaw speed, rad/s": 0.13, "head pitch speed, rad/s": 0.08,
+                       "head roll speed, rad/s": 0.06, "eye yaw sd, rad": 0.078, "eye pitch sd, rad": 0.040,
+                       "browInnerUp sd": 0.29}.items():  # fmt: skip
         assert real / 3 <= talk[name] <= 3 * real, name
     assert talk["jawOpen sd"] > 10 * listen["jawOpen sd"]
 
@@ -258,7 +266,8 @@ def test_affect_shows_on_the_speaker_and_laughter_on_the_whole_face():
     assert mean("mouthSmileLeft", valence=0.9) > mean("mouthSmileLeft", valence=0.0) + 0.15
     assert mean("browDownLeft", valence=-0.9, arousal=0.6) > mean("browDownLeft", valence=0.0, arousal=0.6) + 0.1
     assert mean("browInnerUp", valence=-0.9, arousal=-0.6) > mean("browInnerUp") + 0.1
-    bursts = [Phone("LAUGH", 2 + 0.2 * k, 2.1 + 0.2 * k) for k in range(8)]
+    at = 2 + 0.2 * np.arange(8)
+    bursts = [p for t in at for p in (Phone("HH", t, t + 0.09), Phone("LAUGH", t + 0.09, t + 0.2))]
     laugh = Turn(2.0, 3.6, bursts, np.full(160, 0.7), kind="nonverbal")
     assert len(laugh.sounds) == 1 and len(laugh.sounds[0].bursts) == 8
     motion = perform(habits(), [laugh], [], [], 150, FPS, Streams(0))
@@ -295,7 +304,3 @@ def test_habits_differ_between_people_and_stay():
         assert person.rest.min() >= 0 and person.rest.max() < 0.4
         lids = [ARKIT_EXPRESSIONS.index(n) for n in ("eyeBlinkLeft", "eyeBlinkRight")]
         assert np.all(person.asymmetry[lids] == 1)
-
-
-def test_module_docstring_table_is_the_table():
-    assert reaction.PLANTED_EFFECTS["mouthSmile"].positive_valence == 0.25

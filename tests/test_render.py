@@ -246,9 +246,10 @@ def test_panels_belong_to_their_motions():
         assert b.tobytes() == renderer.render(right[k]).tobytes()
 
 
-def test_long_motions_are_read_as_they_are_needed_and_workers_end():
+def test_long_motions_are_read_as_they_are_needed_and_workers_end(monkeypatch):
     vertices, renderer = ball((16, 16))
-    read = 0
+    read, started, popen = 0, [], subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
 
     def endless():
         nonlocal read
@@ -261,6 +262,7 @@ def test_long_motions_are_read_as_they_are_needed_and_workers_end():
         next(frames)
     assert read <= 64
     frames.close()
+    assert len(started) == 2 and all(process.poll() is not None for process in started)
 
 
 def test_a_workers_error_reaches_the_caller():

@@ -13,7 +13,8 @@ from diffdyad.clay import make_clay
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m diffdyad.clay", description="Writes the clay head's asset.")
-    parser.add_argument("--out", type=Path, default=Path("assets/clay_head.npz"), help="file to write (default: %(default)s)")
+    default = Path("assets/clay_head.npz")
+    parser.add_argument("--out", type=Path, default=default, help="file to write (default: %(default)s)")
     path = parser.parse_args().out
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")

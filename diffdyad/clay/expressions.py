@@ -36,7 +36,8 @@ class Face:
         soft = np.zeros(count)
         for name in ("skin", "cavity", "lid_inside", "brows"):
             soft[self.mesh.sets[name]] = 1
-        self.soft = soft * (1 - ramp(self.mouth.depth, 8, 24))
+        # the lips' inside follows them, the cavity behind does not
+        self.soft = soft * (1 - ramp(self.mouth.depth, 3, 12))
         self.lip = np.exp(-((self.mouth.reach / 0.42) ** 2)) * self.soft
         self.around_mouth = np.exp(-((self.mouth.reach / 0.85) ** 2)) * self.soft
         self.upper = ramp(self.mouth.side, 0.0, 0.75)
@@ -100,12 +101,16 @@ def _turn_lids(face: Face, upper: float, lower: float) -> Array:
     # the point across the opening, at the same distance along it
     gap = elevation - np.concatenate([elevation[:1], elevation[:0:-1]])
     turn = -np.where(side > 0, upper, lower) * np.abs(gap) * side
+    # lids that meet do so at one distance from the eye's axis: the further one's
+    distance = np.hypot(edge[:, 1], edge[:, 2])
+    other = np.concatenate([distance[:1], distance[:0:-1]])
+    further = (upper + lower) * (np.maximum(distance, other) - distance) + 1.2 * (upper + lower) * np.sin(np.abs(gap))
     offsets = np.zeros_like(face.mesh.vertices)
     for ring, where, follow in zip(rings, points, follows, strict=True):
         from_eye = where - EYE
         angle = np.arctan2(from_eye[:, 1], from_eye[:, 2]) + turn * follow
-        # the way is a chord of the arc: a little more radius keeps its middle off the eyeball
-        radius = np.hypot(from_eye[:, 1], from_eye[:, 2]) * (1 + 0.06 * np.abs(turn * follow))
+        # the way is a chord of the arc: some more radius, alike for both lids, keeps its middle off the eyeball
+        radius = np.hypot(from_eye[:, 1], from_eye[:, 2]) + np.clip(further, 0, None) * follow
         turned = np.stack([from_eye[:, 0], radius * np.sin(angle), radius * np.cos(angle)], -1)
         offsets[ring] = turned - from_eye
     return offsets
@@ -134,7 +139,7 @@ def _left_mouth(face: Face) -> dict[str, Array]:
         + _move(lip_left * (1 - face.corner), 0.5, 0.3, -0.8)
     )  # fmt: skip
     frown = _move(face.corner, 1.0, -7.0, -1.0) + _move(face.bump((25, -60, 42), (14, 12, 24)), 0.5, -3.0, 0.5)
-    dimple = _move(face.corner, 4.5, 1.0, -4.5) + _move(face.bump((35, -42, 38), (10, 12, 22)), 0.5, 0, 1.5)
+    dimple = _move(face.corner, 5.5, 1.5, -5.5) + _move(face.bump((35, -42, 38), (10, 12, 22)), 0.8, 0, 2.2)
     stretch = _move(face.corner, 8.0, -2.5, -4.5) + _move(face.bump((24, -62, 42), (15, 13, 24)), 2.5, -1.5, -0.8)
     press = (
         _move(red * left * face.upper, 0.4, -1.0, -2.2) + _move(red * left * face.lower, 0.4, 1.2, -2.2)
@@ -170,18 +175,26 @@ def _middle(face: Face) -> dict[str, Array]:
     roll_lower = _move(red * face.lower, y=2.2, z=-5.0) + _move(face.lower * face.lip, y=1.0, z=-1.0)
     roll_upper = _move(red * face.upper, y=-2.0, z=-5.0) + _move(face.upper * face.lip, y=-1.0, z=-1.0)
     chin = face.bump((0, -74, 52), (19, 14, 22))
-    shrug_lower = _move(chin, y=4.5, z=1.5) + _move(face.lower * face.lip, y=3.2, z=2.2) + _move(face.upper * face.lip, y=2.2, z=0.8)
-    shrug_upper = _move(face.upper * face.around_mouth, y=2.6, z=1.6) + _move(face.upper * face.lip, y=1.4, z=1.6)
+    upper_lip, lower_lip = face.upper * face.lip, face.lower * face.lip
+    # the other lip is pushed along
+    shrug_lower = _move(chin, y=4.5, z=1.5) + _move(lower_lip, y=3.2, z=2.2) + _move(upper_lip, y=2.2, z=0.8)
+    shrug_upper = (
+        _move(face.upper * face.around_mouth, y=2.6, z=1.6) + _move(upper_lip, y=1.0, z=1.6)
+        + _move(lower_lip, y=2.4, z=1.0)
+    )  # fmt: skip
     puff = face.bump((38, -36, 30), (15, 16, 24))
-    sneer = _move(face.bump((11, -12, 56), (7, 8, 14)), 1.0, 3.6, 0.5) + _move(face.bump((18, -22, 52), (9, 12, 18)), 0.4, 3.0, 0.8)
-    sneer += _move(face.bump((9, 14, 50), (8, 12, 18)), 0, 2.0, 0.8) + _move(face.upper * face.left * face.lip * middle, 0, 1.2, 0)
+    wing, fold, bridge = ((11, -12, 56), (8, 8, 22)), ((19, -20, 50), (9, 12, 18)), ((9, 14, 50), (8, 12, 18))
+    sneer = (
+        _move(face.bump(*wing), 1.2, 5.0, 0.6) + _move(face.bump(*fold), 0.6, 4.0, 1.6)
+        + _move(face.bump(*bridge), -0.4, 2.8, 1.2) + _move(upper_lip * face.left * middle, y=1.2)
+    )  # fmt: skip
     squint = _move(face.bump((38, -4, 36), (18, 13, 24)), 0.8, 4.6, 2.2) + _turn_lids(face, 0.0, 0.16)
     return {
         "jawForward": _move(np.clip(face.jaw, 0, 1), z=6.0),
         "mouthFunnel": funnel, "mouthPucker": pucker, "mouthLeft": left, "mouthRight": face.mirror(left),
         "mouthRollLower": roll_lower, "mouthRollUpper": roll_upper,
         "mouthShrugLower": shrug_lower, "mouthShrugUpper": shrug_upper,
-        "cheekPuff": face.both(_move(puff, 8.0, 0.0, 4.0)) + _move(face.lip, z=1.2),
+        "cheekPuff": face.both(_move(puff, 9.5, 0.0, 4.5)) + _move(face.lip, z=1.2),
         "cheekSquintLeft": squint, "cheekSquintRight": face.mirror(squint),
         "noseSneerLeft": sneer, "noseSneerRight": face.mirror(sneer),
         "tongueOut": _tongue_out(face),
@@ -208,10 +221,8 @@ def mouth_close(face: Face) -> tuple[Array, Array]:
     by least squares over the way.
     """
     mouth = face.mouth
-    # where the lips meet: nearer to the upper lip's share, and the corner's own at the corner
-    slit = np.sqrt(np.clip(1 - np.clip(mouth.across, -1, 1) ** 2, 0, 1))
-    common = 0.5 - 0.30 * slit
-    near = np.exp(-((mouth.reach / 0.55) ** 2)) * face.soft
+    common = 0.22  # where the lips meet, corners too: nearer to the upper lip, as the lower one stretches further
+    near = np.exp(-((mouth.reach / 0.65) ** 2)) * face.soft
     share = face.jaw + near * (common - face.jaw)
     arm = face.mesh.vertices - JOINTS[JAW]
     arm[:, 0] = 0
@@ -225,7 +236,7 @@ def mouth_close(face: Face) -> tuple[Array, Array]:
         y, z = goal[:, 1], goal[:, 2]
         scale = c * c + s * s
         undone = np.stack([np.zeros_like(y), (c * y + s * z) / scale, (c * z - s * y) / scale], -1)
-        wanted.append((undone - arm) * 1.0)
+        wanted.append(undone - arm)
         basis.append((j, versine))
     solution = np.linalg.pinv(np.array(basis)) @ np.array(wanted).reshape(len(basis), -1)
     close, corrective = solution.reshape(2, -1, 3)

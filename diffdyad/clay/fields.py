@@ -59,6 +59,8 @@ class Mouth:
 
 def _elliptic(x: Array, y: Array) -> tuple[Array, Array, Array]:
     w = np.arccosh((x + 1j * np.where(y == 0, 1e-9, y)) / MOUTH_HALF_WIDTH)
-    reach, angle = np.abs(w.real), w.imag
-    angle = np.where(w.real < 0, -angle, angle)
-    return reach, np.sin(angle), np.cos(angle)
+    angle = np.where(w.real < 0, -w.imag, w.imag)
+    # the elliptic radius rises like a square root at the corners, where it would crumple the skin; the one of the
+    # point above the middle that is as far from the slit rises evenly
+    distance = np.hypot(np.clip(np.abs(x) - MOUTH_HALF_WIDTH, 0, None), y)
+    return np.arcsinh(distance / MOUTH_HALF_WIDTH), np.sin(angle), np.cos(angle)

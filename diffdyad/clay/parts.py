@@ -42,7 +42,8 @@ def add_teeth(mesh: Mesh) -> None:
     columns = np.arange(25)
     turn = np.radians(np.linspace(-78, 78, 25))
     seam = (columns % 2 == 0) * 1.0
-    for name, side, edge_y, gum_y, back in (("upper_teeth", 1, -48.4, -38.4, 0.0), ("lower_teeth", -1, -46.6, -54.6, 2.8)):
+    arches = (("upper_teeth", 1, -48.4, -38.4, 0.0), ("lower_teeth", -1, -46.6, -54.6, 2.8))
+    for name, side, edge_y, gum_y, back in arches:
         crown = gum_y - edge_y
         rows = [  # inset, height, colour
             (np.full(25, 0.5), np.full(25, gum_y + side * 7), GUM),
@@ -57,7 +58,7 @@ def add_teeth(mesh: Mesh) -> None:
         for inset, height, colour in rows:
             x, z = _arch(turn, inset + back)
             points.append(np.stack([x, np.broadcast_to(height, 25), z], -1))
-            colours.append(np.broadcast_to(colour, (25, 3)))
+            colours.append(np.array(colour) * (1 - 0.3 * seam[:, None]))
         indices = mesh.add(np.array(points), np.array(colours), 0.8, name)
         mesh.sheet(indices, flip=side > 0)
 
@@ -88,7 +89,7 @@ _EAR_OUTLINE = np.array([
 
 
 def add_ears(mesh: Mesh) -> None:
-    """A shell: rim, groove, inner ridge and bowl, as rings that shrink towards the bowl, and a back that enters the skull."""
+    """A shell: rim, groove, inner ridge and bowl, as rings that shrink towards the bowl; its back enters the skull."""
     outline = _EAR_OUTLINE
     bowl = np.array([2.0, 1.0])
     back = np.clip((2.0 - outline[:, 0]) / 14, 0, 1)  # how much rim there is: none at the cheek
@@ -99,7 +100,7 @@ def add_ears(mesh: Mesh) -> None:
     tragus = 2.5 * np.exp(-(((outline[:, 0] - 9) / 4) ** 2) - ((outline[:, 1] + 3) / 6) ** 2)
     lift = 7.0 * back + 1.5
     for scale, height in (
-        (0.90, lift * 0.0 - 8.0), (0.97, lift - 3.2), (1.0, lift - 0.6 + 0 * rim), (0.96, lift + 1.0 + 0.2 * rim),
+        (0.90, 0 * lift - 8.0), (0.97, lift - 3.2), (1.0, lift - 0.6), (0.96, lift + 1.0 + 0.2 * rim),
         (0.88, lift + 0.4 + tragus), (0.78, lift * 0.9 + groove + tragus), (0.62, lift * 0.75 + ridge + tragus * 0.4),
         (0.46, lift * 0.4 - 2.2 * (1 - lobe)), (0.26, lift * 0.1 - 4.5 * (1 - lobe)),
     ):  # fmt: skip

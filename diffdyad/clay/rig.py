@@ -76,8 +76,8 @@ def identity(mesh: Mesh) -> Array:
     """Identity directions (V, 3, 10) in mm per unit, a unit being about one standard deviation; smooth in space."""
     p = mesh.vertices
     x, y, z = p.T
-    front = ramp(z, -30, 30)
     zero = np.zeros_like(x)
+    neck = ramp(-y, 90, 130)
 
     def blob(centre: tuple, radius: float) -> Array:
         q = np.stack([np.abs(x), y, z], -1) - np.array(centre)
@@ -97,8 +97,8 @@ def identity(mesh: Mesh) -> Array:
         np.stack([3.0 * side * cheeks, zero, 1.5 * cheeks], -1),  # fuller cheeks
         np.stack([zero, -0.5 * brow, 2.0 * brow], -1),  # stronger brow
         np.stack([0.06 * x * lips, zero, 1.6 * lips], -1),  # fuller, wider mouth
-        np.stack([0.06 * x * ramp(-y, 90, 130), zero, 0.06 * (z + 66) * ramp(-y, 90, 130)], -1) * (1 - front)[:, None] ** 0,
-    ]  # thicker neck
+        np.stack([0.06 * x * neck, zero, 0.06 * (z + 66) * neck], -1),  # thicker neck
+    ]
     result = np.stack(directions, -1)
     for name in ("left_eye", "right_eye"):
         # an eyeball moves as a whole

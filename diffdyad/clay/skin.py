@@ -18,7 +18,7 @@ from diffdyad.clay.surface import EYE, MOUTH_HALF_WIDTH, lip_heights, lip_line, 
 SKIN = (0.60, 0.40, 0.31)
 LIP = (0.47, 0.20, 0.17)
 MOUTH = (0.20, 0.05, 0.05)
-LID_EDGE = (0.16, 0.09, 0.07)
+LID_EDGE, TEAR = (0.14, 0.08, 0.06), (0.56, 0.33, 0.28)
 
 # key rows of the rough form: front (y, z), side (x, y, z), back (y, z), and how many rows lead to the next
 _KEYS = np.array([
@@ -63,11 +63,13 @@ def _loft(u: Array, v: Array) -> Array:
     t = (v - i)[:, None]
     before, after = keys[np.maximum(i - 1, 0)], keys[np.minimum(i + 2, len(keys) - 1)]
     a, b = keys[i], keys[i + 1]
-    row = 0.5 * (2 * a + (b - before) * t + (2 * before - 5 * a + 4 * b - after) * t**2 + (3 * a - before - 3 * b + after) * t**3)
+    bend, twist = 2 * before - 5 * a + 4 * b - after, 3 * a - before - 3 * b + after
+    row = 0.5 * (2 * a + (b - before) * t + bend * t**2 + twist * t**3)  # Catmull-Rom
     front_y, front_z, side_x, side_y, side_z, back_y, back_z = row.T
     c = np.cos(u)
     end_y, end_z = np.where(c > 0, front_y, back_y), np.where(c > 0, front_z, back_z)
-    return np.stack([side_x * np.sin(u), side_y + (end_y - side_y) * np.abs(c), side_z + (end_z - side_z) * np.abs(c)], -1)
+    share = np.abs(c)
+    return np.stack([side_x * np.sin(u), side_y + (end_y - side_y) * share, side_z + (end_z - side_z) * share], -1)
 
 
 def _grid() -> Array:
@@ -148,6 +150,10 @@ def build(mesh: Mesh) -> Skin:
     index = np.full((rows, COLUMNS), -1)
     index[used] = mesh.add(points[used], SKIN, 0.3, "skin")
     index[0] = index[0, 0]
+    # the nostrils are too small for these edges: paint helps
+    at = mesh.vertices * np.array([1.0, 1.0, 0.5]) - np.array([0.0, -20.5, 29.5])
+    shade = np.exp(-((np.abs(at[:, 0]) - 5.8) ** 2 + at[:, 1] ** 2 + at[:, 2] ** 2) / 2.6**2)[:, None]
+    mesh.colours *= 1 - shade * np.array([0.75, 0.85, 0.85])
     cells = np.ones((rows - 1, COLUMNS), bool)
     for (top, bottom), columns in holes:
         inside = columns[:-1] if (columns[1] - columns[0]) % COLUMNS == 1 else columns[1:]
@@ -195,7 +201,8 @@ def _mouth(mesh: Mesh, outline: Ints) -> tuple[Ints, Ints]:
         mesh.gloss[indices[ring]] = 0.5
     # inwards: over the lip's edge, up behind it, and back to the throat; (depth, height, width)
     inner = []
-    for depth, height, width in ((2.5, 0.3, 1.0), (5.5, 1.5, 1.0), (7.5, 8.0, 1.02), (14, 15.0, 1.0), (32, 16, 1.0), (50, 10, 0.7)):
+    way = ((2.5, 0.3, 1.0), (5.5, 1.5, 1.0), (7.5, 8.0, 1.02), (14, 15.0, 1.0), (32, 16, 1.0), (50, 10, 0.7))
+    for depth, height, width in way:
         ring = placed[0].copy()
         ring[:, 0] *= width
         bulge = np.sqrt(np.clip(1 - across**2, 0, 1))
@@ -219,11 +226,13 @@ def _mouth(mesh: Mesh, outline: Ints) -> tuple[Ints, Ints]:
 
 
 def lid_edges(across: Array, side: Array, grow: float = 0.0, upper: float = 0.0, lower: float = 0.0) -> Array:
-    """Points (N, 2) of the left eye's opening, relative to nothing: x, y in mm. `grow` widens, `upper` and `lower` raise."""
-    x = 32.0 + (14.2 + grow) * across
+    """Points (N, 2) around the left eye's opening: x, y in mm. `grow` widens, `upper` and `lower` heighten, in mm."""
+    x = 32.2 + (13.3 + grow) * across
     axis = 22.3 + 1.1 * across
     peak = np.clip(1 - np.abs(across) ** 2.1, 0, 1)
-    lift = np.where(side > 0, (5.9 + upper) * peak**0.9 * (1 - 0.10 * across), -(5.5 + lower) * peak**0.95 * (1 + 0.12 * across))
+    above = (6.5 + upper) * peak**0.9 * (1 - 0.10 * across)
+    below = (5.8 + lower) * peak**0.95 * (1 + 0.12 * across)
+    lift = np.where(side > 0, above, -below)
     return np.stack([x, axis + lift * (side != 0)], -1)
 
 
@@ -237,7 +246,9 @@ def _eye(mesh: Mesh, outline: Ints, sign: float) -> tuple[Ints, Ints]:
     placed = on_face(rings)
     mirror = np.array([sign, 1.0, 1.0])
     indices = mesh.add(placed * mirror, SKIN, 0.3, "skin")
-    mesh.colours[indices[0]] = LID_EDGE
+    # lashes darken the upper edge, and neither the lower one nor the corner at the nose much
+    lash = (np.where(side > 0, 1.0, 0.35) * np.clip((across + 0.95) / 0.5, 0, 1))[:, None]
+    mesh.colours[indices[0]] = lash * LID_EDGE + (1 - lash) * TEAR
     # the lid's thickness, and a skirt behind it that slides over the eyeball
     inner = []
     for radius, open_by in ((surface.EYE_RADIUS + 0.25, 0.0), (surface.EYE_RADIUS - 0.8, 0.35)):
@@ -246,8 +257,11 @@ def _eye(mesh: Mesh, outline: Ints, sign: float) -> tuple[Ints, Ints]:
         away *= radius / np.linalg.norm(away, axis=1, keepdims=True)
         inner.append(EYE + away)
     inner = mesh.add(np.array(inner) * mirror, LID_EDGE, 0.3, "lid_inside")
-    mesh.colours[inner[0]] = (0.40, 0.20, 0.17)
+    mesh.colours[inner] = TEAR
     mesh.sheet(np.concatenate([inner[::-1], indices, outline[None]]), closed=True, flip=sign < 0)
+    side_name, half = ("left" if sign > 0 else "right"), len(outline) // 2
+    mesh.sets[f"{side_name}_lid_upper"] = indices[0, : half + 1]
+    mesh.sets[f"{side_name}_lid_lower"] = np.roll(indices[0, ::-1], 1)[: half + 1]
     mesh.sets.setdefault("eyelids", np.zeros(0, np.int64))
     mesh.sets["eyelids"] = np.concatenate([mesh.sets["eyelids"], indices[:4].ravel(), inner.ravel()])
     return indices, inner

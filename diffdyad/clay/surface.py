@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 EYE = np.array([31.5, 23.0, 24.0])
-EYE_RADIUS = 12.6
-LID_RADIUS = 14.2
+EYE_RADIUS = 13.0
+LID_RADIUS = 14.5
 MOUTH_HALF_WIDTH = 25.0
 
 
@@ -26,7 +26,7 @@ def lip_heights(x: Array, half_width: float = MOUTH_HALF_WIDTH) -> tuple[Array, 
     """Heights of the red of the upper and of the lower lip over x, from the lip line."""
     inside = np.clip(1 - (x / half_width) ** 2, 0, 1)
     bow = 1 - 0.16 * np.exp(-((x / 3.5) ** 2))
-    return 6.4 * inside**0.75 * bow, 8.2 * inside**0.7
+    return 6.9 * inside**0.75 * bow, 8.8 * inside**0.7
 
 
 def _union(a: Array, b: Array, softness: float) -> Array:
@@ -80,14 +80,15 @@ def distance(points: Array) -> Array:
     d = _union(d, _ellipsoid(p, (0, -80, 38), (17, 13, 17.5)), 20)  # chin
     d = _union(d, _ellipsoid(q, (42, -3, 19), (18, 13, 17)), 30)  # cheekbone
     d = _union(d, _ellipsoid(q, (27, -27, 31), (17, 18, 16)), 26)  # cheek
+    d = _union(d, _ellipsoid(q, (43, -30, 8), (16, 22, 22)), 30)  # and behind it
     neck = _rod(p, (0, -30, -62), (0, -190, -78), 47, 56)
     neck = _union(neck, _ellipsoid(p, (0, -208, -70), (125, 50, 66)), 70)
     d = _union(d, neck, 36)
-    d = _carve(d, _ellipsoid(q, (33, 21, 58), (20, 13.5, 21)), 16)  # eye socket
+    d = _carve(d, _ellipsoid(q, (33, 21, 59), (20, 13.0, 20.5)), 16)  # eye socket
     d = _union(d, _rod(q, (13, 35.5, 38), (46, 37, 24), 8.5, 7.5), 16)  # brow ridge
     d = _union(d, np.linalg.norm(q - EYE, axis=-1) - LID_RADIUS, 5)  # the lids over the eyeball
     nose = _rod(p, (0, 28, 42), (0, -5, 62.5), 6.0, 7.4)
-    nose = _union(nose, _ellipsoid(p, (0, -8.5, 66), (8.4, 7.4, 10.4)), 8)
+    nose = _union(nose, _ellipsoid(p, (0, -9.0, 65), (9.0, 8.6, 9.8)), 8)
     nose = _union(nose, _ellipsoid(q, (9.8, -12.5, 57), (5.6, 5.6, 9.0)), 7)
     d = _union(d, nose, 11)
     d = _carve(d, _ellipsoid(q, (5.8, -20.0, 60), (2.8, 3.2, 4.6)), 4)  # nostril

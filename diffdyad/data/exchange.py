@@ -26,7 +26,7 @@ PEOPLE = ("previous", "responder")
 LONGEST_PREVIOUS_S = 20.0
 """Of the previous turn, the part that a record keeps at most."""
 
-_ROWS_PER_GROUP = 16  # of parquet: what must be read to get at one row
+_ROWS_PER_GROUP = 4  # of parquet: what must be read to get at one row
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,8 @@ class Exchange:
                 expect(array.ndim == 2, f"{who}_{group} of shape (frames, channels)", array.shape)
                 expect(len(array) in (0, person.num_frames), f"{person.num_frames} frames of {who}_{group}", len(array))
                 expect(bool(np.isfinite(array).all()), f"finite {who}_{group}", "NaN or infinity")
-            expect(len(person.valid) == person.num_frames, f"{person.num_frames} flags in {who}_valid", len(person.valid))
+            flags = len(person.valid)
+            expect(flags == person.num_frames, f"{person.num_frames} flags in {who}_valid", flags)
             if person.num_frames:
                 expect(abs(person.num_frames - seconds * self.fps) < 1.01, f"{seconds * self.fps:.1f} frames of "
                        f"{who} motion", person.num_frames)  # fmt: skip
@@ -243,7 +244,7 @@ def from_row(row: Mapping[str, Any], audio: bool = True) -> Exchange:
         )
     # where one side has no expressions, its width is the other's
     widths = {who: person.motion["expression"].shape[1] for who, person in people.items()}
-    for who, person in people.items():
+    for person in people.values():
         if not len(person.motion["expression"]):
             person.motion["expression"] = np.zeros((0, max(widths.values())), np.float32)
     plain = {f.name: row[f.name] for f in _PLAIN if f.name in row}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -134,7 +133,11 @@ def _in_parallel(renderer: Renderer, chunks: Iterable, processes: int) -> Iterat
 
 class _Worker:
     def __init__(self, renderer: Renderer):
-        program = f"import sys; sys.path[:] = {sys.path!r}; from diffdyad.render.workers import _serve; _serve()"
+        # Ctrl-C reaches the whole group; the parent decides what it means.
+        program = (
+            "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+            f"sys.path[:] = {sys.path!r}; from diffdyad.render.workers import _serve; _serve()"
+        )
         self._process = subprocess.Popen(
             [sys.executable, "-c", program],
             stdin=subprocess.PIPE,
@@ -173,7 +176,6 @@ class _Worker:
 
 def _serve() -> None:
     """A worker's life: a renderer, then chunks of vertices, until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     # Whatever prints must not end up among the frames.
     source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

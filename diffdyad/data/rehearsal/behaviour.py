@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from diffdyad.data.rehearsal import blink, face, gaze, visemes
+from diffdyad.data.rehearsal.curves import Streams
 from diffdyad.data.rehearsal.habits import Habits
 from diffdyad.data.rehearsal.listening import listening
 from diffdyad.data.rehearsal.reaction import LAYOUT, NECK_SHARE, Reaction, planted_delta
 from diffdyad.data.rehearsal.scene import Canvas, Turn
-from diffdyad.data.rehearsal.curves import Streams
 
 
 def speak(canvas: Canvas, habits: Habits, turns: list[Turn], fps: float, streams: Streams) -> None:

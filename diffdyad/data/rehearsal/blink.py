@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
+from diffdyad.data.rehearsal.curves import event_times, smoothstep
 from diffdyad.data.rehearsal.gaze import Fixation
 from diffdyad.data.rehearsal.habits import Habits
 from diffdyad.data.rehearsal.scene import Canvas, Turn, channels_of
-from diffdyad.data.rehearsal.curves import event_times, smoothstep
 
 MINIMUM_APART_S = 0.4
 _CLOSING, _SHUT, _OPENING = 0.30, 0.24, 0.46  # shares of the whole movement
@@ -23,12 +25,13 @@ def blink_times(
     person's own rate. People blink more while they speak than while they listen.
     """
     attracted: list[float] = []
-    for before, after in zip(points, points[1:]):
-        if np.hypot(after.pitch - before.pitch, after.yaw - before.yaw) > 0.12 and rng.random() < 0.22:
+    eager = habits.blinks_per_minute / 19.0
+    for before, after in pairwise(points):
+        if np.hypot(after.pitch - before.pitch, after.yaw - before.yaw) > 0.12 and rng.random() < 0.2 * eager:
             attracted.append(after.time_s - rng.uniform(0.0, 0.06))
     for turn in own:
-        attracted += [end + rng.uniform(0.0, 0.25) for end in turn.phrase_ends if rng.random() < 0.3]
-        if rng.random() < 0.25:
+        attracted += [end + rng.uniform(0.0, 0.25) for end in turn.phrase_ends if rng.random() < 0.3 * eager]
+        if rng.random() < 0.25 * eager:
             attracted.append(turn.start_s - rng.uniform(0.1, 0.4))
     wanted = habits.blinks_per_minute / 60.0
     background = max(1.1 * wanted - len(attracted) / duration_s, 0.3 * wanted)

@@ -27,7 +27,7 @@ GENERATOR_VERSION = 1
 """Raise it when the generator changes: corpora of different versions are not continued as one."""
 
 MARKER = "rehearsal.json"
-_SESSION_SECONDS = 62.0  # what a session lasts on average
+_SESSION_SECONDS = 49.0  # what a session lasts on average
 _SESSIONS_PER_SHARD = 32  # about 200 exchanges
 
 
@@ -192,7 +192,7 @@ def _claim(out: Path, settings: RehearsalSettings) -> bool:
     if out.exists() and not out.is_dir():
         raise UserError(f"expected a folder for the corpus, found a file: {out}; give another --out")
     if out.exists() and any(out.iterdir()):
-        raise UserError(f"expected a new or empty folder for the corpus, found other files in {out}; give another --out")
+        raise UserError(f"expected a new or empty folder, found other files in {out}; give another --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
         _write_text(marker, json.dumps(_marker(settings), indent=2) + "\n")
@@ -279,9 +279,9 @@ configs:
 ---
 # Rehearsal corpus
 
-Synthetic exchanges between two people, made by `diffdyad data rehearse`: written dialogues, eSpeak NG's voices, motion
-by rule at {fps} fps in the ARKit basis, and a planted effect of the previous turn on the answer, strength {effect}. No real
-person is in it. Columns and rules: `docs/rehearsal.md` of diffdyad.
+Synthetic exchanges between two people, made by `diffdyad data rehearse`: written dialogues, eSpeak NG's voices,
+motion by rule at {fps} fps in the ARKit basis, and a planted effect of the previous turn on the answer, strength
+{effect}. No real person is in it. Columns and rules: `docs/rehearsal.md` of diffdyad.
 
 Settings: `{settings}`, generator version {version}, config hash `{hash}`. The same settings give the same bytes.
 
@@ -293,6 +293,6 @@ Hours are those of the conversations; people, voices and dialogue templates of a
 
 {ranges}
 
-Responders, while they speak and while they listen. Real: one speaking capture of 20 s and ten silent takes (iPhone), two
-dyadic talk clips tracked in FLAME. Ranges, not targets.
+Responders, while they speak and while they listen. Real: one speaking capture of 20 s and ten silent takes (iPhone),
+two dyadic talk clips tracked in FLAME. Ranges, not targets.
 """

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from diffdyad.data.rehearsal.curves import Streams, add_nods, add_pulse, smooth_noise, smoothstep
 from diffdyad.data.rehearsal.habits import Habits
 from diffdyad.data.rehearsal.scene import Canvas, Turn
-from diffdyad.data.rehearsal.curves import Streams, add_nods, add_pulse, smooth_noise, smoothstep
 
 PITCH, YAW, ROLL = 0, 1, 2
 
@@ -22,10 +22,12 @@ def posture(canvas: Canvas, habits: Habits, own: list[Turn], fps: float, streams
         quick = smooth_noise(rng, n, fps, 0.28 / habits.tempo)
         lively = (0.45 + 0.55 * talk) * excitement
         canvas.head[:, axis] += habits.sway * (drift * slow + sway * quick * lively)
+    stance = np.zeros(3)
     for turn in own:
         if rng.random() < 0.5 and turn.kind != "backchannel":
-            step = rng.normal(0.0, 1.0, 3) * np.array([0.014, 0.018, 0.016]) * habits.sway
-            canvas.head += smoothstep((t - turn.start_s + 0.3) / 0.9)[:, None] * step
+            taken = rng.normal(0.0, 1.0, 3) * np.array([0.016, 0.024, 0.02]) * habits.sway
+            canvas.head += smoothstep((t - turn.start_s + 0.3) / 0.9)[:, None] * (taken - stance)
+            stance = taken
     phase = 2.0 * np.pi * habits.breath_hz * t + rng.uniform(0.0, 6.28)
     canvas.head[:, PITCH] -= 0.003 * np.sin(phase + 0.6 * smooth_noise(rng, n, fps, 5.0))
     for turn in own:  # a breath before speaking: lips part, head lifts
@@ -105,8 +107,11 @@ def affect(canvas: Canvas, habits: Habits, own: list[Turn], fps: float, streams:
     }.items():
         canvas.add(name, track)
     # tone of the brows and the corners of the mouth: never quite still
-    for name, scale in (("browInnerUp", 0.10), ("browOuterUp", 0.07), ("eyeWide", 0.08), ("mouthSmile", 0.08)):
-        canvas.add(name, scale * habits.brow * np.maximum(smooth_noise(rng, n, fps, 1.6), -0.3))
+    for name, scale in (
+        ("browInnerUp", 0.10 * habits.brow), ("browOuterUp", 0.07 * habits.brow),
+        ("eyeWide", 0.08 * habits.eye_opening), ("mouthSmile", 0.08 * habits.smile),
+    ):  # fmt: skip
+        canvas.add(name, scale * np.maximum(smooth_noise(rng, n, fps, 1.6), -0.3))
     canvas.add("eyeSquint", 0.05 * np.maximum(smooth_noise(rng, n, fps, 2.0), -0.3))
     canvas.head[:, PITCH] += 0.05 * sad - 0.015 * glad
 
@@ -120,8 +125,8 @@ def sounds(canvas: Canvas, habits: Habits, own: list[Turn], streams: Streams) ->
             if sound.kind == "laugh":
                 on = strength * canvas.presence(sound.start_s + 0.1, sound.end_s, 0.35, 1.1)
                 for name, gain in (
-                    ("mouthSmile", 0.55 * habits.smile), ("cheekSquint", 0.50), ("eyeSquint", 0.40), ("mouthDimple", 0.12),
-                    ("noseSneer", 0.10), ("browOuterUp", 0.08), ("eyeBlink", 0.14),
+                    ("mouthSmile", 0.55 * habits.smile), ("cheekSquint", 0.50), ("eyeSquint", 0.40),
+                    ("mouthDimple", 0.12), ("noseSneer", 0.10), ("browOuterUp", 0.08), ("eyeBlink", 0.14),
                 ):  # fmt: skip
                     canvas.add(name, gain * on)
                 canvas.head[:, PITCH] -= rng.uniform(0.06, 0.14) * on
@@ -130,7 +135,9 @@ def sounds(canvas: Canvas, habits: Habits, own: list[Turn], streams: Streams) ->
                     add_pulse(canvas.head[:, PITCH], t, burst, 0.016 * strength, 0.09, 0.11)
             elif sound.kind == "sigh":
                 on = strength * canvas.presence(sound.start_s, sound.end_s, 0.3, 0.7)
-                for name, gain in (("browInnerUp", 0.22), ("eyeBlink", 0.22), ("mouthFrown", 0.12), ("cheekPuff", 0.10)):
+                for name, gain in (
+                    ("browInnerUp", 0.22), ("eyeBlink", 0.22), ("mouthFrown", 0.12), ("cheekPuff", 0.10),
+                ):  # fmt: skip
                     canvas.add(name, gain * on)
                 canvas.head[:, PITCH] += 0.05 * on
             else:

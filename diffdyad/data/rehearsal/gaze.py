@@ -7,12 +7,13 @@ fixations the eyes jump, both together, in a frame or two; while the head turns 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
+from diffdyad.data.rehearsal.curves import smoothstep
 from diffdyad.data.rehearsal.habits import Habits
 from diffdyad.data.rehearsal.scene import Canvas, Turn
-from diffdyad.data.rehearsal.curves import smoothstep
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,13 @@ def draw_gaze(canvas: Canvas, points: list[Fixation], rng: np.random.Generator) 
 def head_follows(canvas: Canvas, points: list[Fixation], habits: Habits) -> None:
     """Part of every averted look is the head's: it starts with the eyes and arrives a third of a second later."""
     share = 0.28 * min(habits.head, 1.6)
-    for before, after in zip(points, points[1:]):
-        step = np.array([after.pitch - before.pitch, after.yaw - before.yaw])
+    turned = np.zeros(2)
+    for before, after in pairwise(points):
         if after.averted != before.averted:
+            goal = share * np.array([after.pitch, after.yaw]) if after.averted else np.zeros(2)
             progress = smoothstep((canvas.times - after.time_s) / (0.42 / habits.tempo))
-            canvas.head[:, :2] += share * step * progress[:, None]
+            canvas.head[:, :2] += (goal - turned) * progress[:, None]
+            turned = goal
 
 
 def eyes_and_lids(canvas: Canvas, habits: Habits) -> tuple[np.ndarray, np.ndarray]:

@@ -50,7 +50,8 @@ class Habits:
         for index, name in enumerate(ARKIT_EXPRESSIONS):
             # lids move together; a crooked smile is common, a crooked jaw of visemes is not
             spread = 0.0 if name.startswith(("eyeBlink", "eyeWide", "mouthClose")) else 0.08
-            asymmetry[index] = np.clip(1.0 + rng.normal(0.0, spread), 0.75, 1.25) if name[-4:] in ("Left", "ight") else 1
+            factor = np.clip(1.0 + rng.normal(0.0, spread), 0.75, 1.25)
+            asymmetry[index] = factor if name.endswith(("Left", "Right")) else 1.0
         uniform = rng.uniform
         return cls(
             rest=rest,

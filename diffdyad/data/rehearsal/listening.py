@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from diffdyad.data.rehearsal.curves import Streams, add_nods, add_pulse, event_times
 from diffdyad.data.rehearsal.habits import Habits
 from diffdyad.data.rehearsal.scene import Canvas, Turn
-from diffdyad.data.rehearsal.curves import Streams, add_nods, add_pulse, event_times
 
 PITCH = 0
 

@@ -90,7 +90,8 @@ def figures(clips: list[Clip], fps: float = 25.0) -> dict[str, float]:
             ("funnel", "mouthFunnel"), ("pucker", "mouthPucker"),
         ):  # fmt: skip
             row[f"{label} sd"] = motion[:, ARKIT_EXPRESSIONS.index(name)].std()
-        if clip.energy_db is not None and jaw.std() > 0:
+        row["jaw against log energy, r"] = np.nan  # not defined where either is constant
+        if clip.energy_db is not None and jaw.std() > 0 and np.std(clip.energy_db) > 0:
             row["jaw against log energy, r"] = np.corrcoef(jaw, clip.energy_db)[0, 1]
         rows.append(row)
         spectrum = np.abs(np.fft.rfft((jaw - jaw.mean()) * np.hanning(len(jaw)))) ** 2
@@ -103,7 +104,10 @@ def figures(clips: list[Clip], fps: float = 25.0) -> dict[str, float]:
     for name, share in zip(("< 1", "1-3", "3-6", "6-12"), power):
         result[f"jaw power {name} Hz, %"] = share
     for name in rows[0]:
-        result[name] = float(np.average([row[name] for row in rows], weights=seconds))
+        values = np.array([row[name] for row in rows])
+        known = np.isfinite(values)
+        if known.any():
+            result[name] = float(np.average(values[known], weights=seconds[known]))
     return {name: float(result[name]) for name in REAL if name in result}
 
 

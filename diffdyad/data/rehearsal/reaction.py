@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffdyad.data.rehearsal.scene import channels_of
 from diffdyad.data.rehearsal.curves import smoothstep
+from diffdyad.data.rehearsal.scene import channels_of
 from diffdyad.motion import MotionLayout
 
 LAYOUT = MotionLayout.arkit()
@@ -123,3 +123,17 @@ def planted_delta(reaction: Reaction, times: np.ndarray) -> np.ndarray:
             for channel in channels_of(name):
                 delta[:, slices["expression"].start + channel] += track
     return delta
+
+
+def effects_table() -> str:
+    """PLANTED_EFFECTS as a Markdown table, as it stands in docs/rehearsal.md."""
+    lines = [
+        "| channel | valence > 0 | valence < 0 | arousal > 0 | arousal < 0 | unit |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, gain in PLANTED_EFFECTS.items():
+        gains = (gain.positive_valence, gain.negative_valence, gain.high_arousal, gain.low_arousal)
+        cells = " | ".join(f"{value:+.2f}" if value else "" for value in gains)
+        unit = "rad" if name in ("head_pitch", "head_roll", "nod", "gaze_pitch") else "coefficient"
+        lines.append(f"| {name} | {cells} | {unit} |")
+    return "\n".join(lines)

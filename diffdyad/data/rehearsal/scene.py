@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
-from diffdyad.data.rehearsal.phones import VOWELS
 from diffdyad.data.rehearsal.curves import smoothstep
+from diffdyad.data.rehearsal.phones import VOWELS
 from diffdyad.data.rehearsal.visemes import INTERNAL_RATE, PhoneLike
 from diffdyad.motion import ARKIT_EXPRESSIONS
 
@@ -62,7 +63,7 @@ class Turn:
     def phrase_ends(self) -> list[float]:
         """Ends of stretches of speech before a pause of 0.15 s or more, the turn's own end among them."""
         spoken = [p for p in self.phones if p.phone != "SIL"]
-        ends = [a.end_s for a, b in zip(spoken, spoken[1:]) if b.start_s - a.end_s >= 0.15]
+        ends = [a.end_s for a, b in pairwise(spoken) if b.start_s - a.end_s >= 0.15]
         return ends + [spoken[-1].end_s] if spoken else []
 
     @cached_property
@@ -106,10 +107,10 @@ class Turn:
 
 @dataclass
 class Canvas:
-    """The motion while it is made: `times` (T,), expression (T, 41), jaw (T,) rad, head and gaze in radians.
+    """The motion while it is made: `times` (T,), expression (T, 41), jaw (T,), head and gaze in radians.
 
-    contact (T, 2) as in visemes.Mouth; head (T, 3) is the composed rotation of the head; gaze (T, 2) is where the eyes point, (pitch down, yaw
-    left), in the world, not in the head.
+    contact (T, 2) as in visemes.Mouth; head (T, 3) is the composed rotation of the head; gaze (T, 2) is where
+    the eyes point, (pitch down, yaw left), in the world, not in the head.
     """
 
     times: np.ndarray

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def stage(key: SessionKey, voices: list[Voice]) -> tuple[list[Spoken], list[Spok
         if turns:
             # nobody overlaps by more than a third of what the other says, or answers before the other began
             gap = max(draw_gap(rng), -0.33 * turns[-1].utterance.duration_s)
-            onset = _on_grid(turns[-1].end_s + gap)
+            onset = _on_grid(turns[-1].end_s + gap)  # so the gap itself is within half a frame of the drawn one
         spoken = Spoken(line, utterance, onset)
         turns.append(spoken)
         pauses = _scene_turn(spoken, line.kind).phrase_ends[:-1]
@@ -148,7 +149,7 @@ def rehearse_session(
         scene.sort(key=lambda turn: turn.start_s)
 
     reactions: list[Reaction | None] = []
-    for number, (previous, answer) in enumerate(zip(turns[:-1], turns[1:], strict=True)):
+    for number, (previous, answer) in enumerate(pairwise(turns)):
         rng = streams("reaction", number)
         reacts = bool(rng.random() < reactive_share) and effect != 0
         drawn = Reaction.draw(
@@ -171,7 +172,7 @@ def rehearse_session(
         tracks.append(acoustics(track, streams("acoustics", p)) if acoustics else track)
 
     exchanges = []
-    for number, (previous, answer) in enumerate(zip(turns[:-1], turns[1:], strict=True)):
+    for number, (previous, answer) in enumerate(pairwise(turns)):
         reaction = reactions[number]
         # the window lies on frames; the onset is one
         first = max(round(previous.start_s * FPS), round((answer.start_s - LONGEST_PREVIOUS_S) * FPS))

@@ -2,8 +2,9 @@
 
 Each phone has targets for the mouth's channels and pulls towards them with a strength that is highest
 within the phone and falls off around it, rounding earlier than the rest; the mouth is the weighted mean
-of all pulls and of a weak one towards rest (dominance functions, Cohen & Massaro 1993). Bilabial closures are laid over it as an event of their own: a mean of targets would never close
-the lips between two open vowels, and closing is what the eye looks for.
+of all pulls and of a weak one towards rest (dominance functions, Cohen & Massaro 1993). Contacts of lip
+with lip and lip with teeth are laid over it as events of their own: a mean of targets would never close the
+lips between two open vowels, and closing is what the eye looks for.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
-from diffdyad.data.rehearsal.phones import VOWELS
 from diffdyad.data.rehearsal.curves import decimate, smoothstep
+from diffdyad.data.rehearsal.phones import VOWELS
 from diffdyad.motion import ARKIT_EXPRESSIONS, JAW_OPEN_RADIANS
 
 MOUTH_CHANNELS = (
@@ -32,6 +33,7 @@ CLOSURE_MINIMUM_S = 0.055  # longer than a frame at 25 fps, so that every closur
 CLOSED_JAW = 0.03  # radians, upper bound while the lips are closed
 BITING_JAW = 0.035  # likewise while the lower lip is at the upper teeth
 BITING_ROLL = 0.3  # mouthRollLower while it is, at least
+WIDEST_JAW = 0.3  # radians; shouting does not unhinge it
 LIP_LEAD_S = 0.03  # the lips are in place before the sound is heard
 
 
@@ -268,6 +270,7 @@ def articulate(
     for name in ("press", "rollLower", "rollUpper", "tongueOut"):
         column = MOUTH_CHANNELS.index(name)
         targets[:, column] = _TARGET_TABLE[index, column]
+    targets[:, 0] = WIDEST_JAW * np.tanh(targets[:, 0] / WIDEST_JAW)
     strength = _STRENGTH_TABLE[index] * np.clip((ends - starts) / 0.07, 0.5, 1.3)[:, None]
 
     first = np.floor((starts - start_s - LIP_LEAD_S - _REACH_S) * rate).astype(int)

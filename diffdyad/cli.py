@@ -1,0 +1,261 @@
+"""The `diffdyad` command: flags, help and exit codes. Imports nothing heavy until a command runs."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import NoReturn
+
+from diffdyad import __version__
+from diffdyad.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
+from diffdyad.settings import DEFAULT_GAP_S, DTYPES, MOST_SAMPLES, MOST_STEPS, SCHEDULERS, SampleSettings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code: 0 done, 2 wrong arguments or unreadable input, 3 a batch
+    command finished and some items failed, 130 interrupted, 1 anything else. Errors are one line on stderr
+    (with DIFFDYAD_DEBUG=1, the traceback before it)."""
+    try:
+        with _terminable():
+            argv = list(sys.argv[1:] if argv is None else argv)
+            if argv[:1] == ["train"]:
+                argv[1:] = _gather_overrides(argv[1:])
+            arguments = _parser().parse_args(argv)
+            arguments.run(arguments)
+        return EXIT_OK
+    except UserError as error:
+        return _fail(error.exit_code, str(error))
+    except KeyboardInterrupt:
+        return _fail(EXIT_INTERRUPTED, "interrupted")
+    except MemoryError as error:
+        return _fail(EXIT_FAILED, f"out of memory: {error}" if str(error) else "out of memory")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _fail(EXIT_FAILED, "the disk is full; free some space, or give another --out")
+        return _fail(EXIT_FAILED, f"{type(error).__name__}: {error}")
+    except Exception as error:
+        return _fail(EXIT_FAILED, f"{type(error).__name__}: {error} (DIFFDYAD_DEBUG=1 shows where)")
+
+
+def _fail(code: int, message: str) -> int:
+    if os.environ.get("DIFFDYAD_DEBUG") == "1":
+        traceback.print_exc()
+    print(f"diffdyad: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """A polite end (SIGTERM) cleans up as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors are a UserError of one line, flags are never abbreviated."""
+
+    def __init__(self, **options):
+        options.setdefault("allow_abbrev", False)
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(**options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see `{self.prog} --help`")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, found {text!r}") from None
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, found {text!r}") from None
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="diffdyad",
+        description="The face that answers: head motion of a person who answers another, from both voices.",
+        epilog="Exit codes: 0 done, 2 wrong arguments or unreadable input, 3 some items of a batch failed, "
+        "130 interrupted,\n1 anything else. DIFFDYAD_DEBUG=1 prints tracebacks.",
+    )
+    parser.add_argument("--version", action="version", version=f"diffdyad {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_sample(commands.add_parser(
+        "sample", help="generate an answer's motion and video",
+        description="Generates the responder's head motion from the responder's speech and the previous speaker's\n"
+        "turn. Without --audio, an embedded exchange is answered.",
+    ))  # fmt: skip
+    _add_train(commands.add_parser(
+        "train", help="train a model from a config",
+        usage="diffdyad train --config FILE [section.key=value ...] [--section.key value ...]",
+        description="Trains a model; the same command again resumes. Keys given here win over the file, in any order.\n"
+        "Under several processes: accelerate launch train.py --config FILE ...",
+    ))  # fmt: skip
+    data = commands.add_parser("data", help="make datasets of exchanges")
+    kinds = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_rehearse(kinds.add_parser(
+        "rehearse", help="make a synthetic corpus whose truth is known",
+        description="Makes a synthetic corpus of two people talking, with a planted effect of the previous turn.\n"
+        "The same settings give the same bytes; the same command again goes on where it stopped.",
+    ))  # fmt: skip
+    return parser
+
+
+# -------------------------------------------------------------------------------------------- sample
+
+
+def _add_sample(parser: argparse.ArgumentParser) -> None:
+    d = SampleSettings()
+    who = parser.add_argument_group("who speaks")
+    who.add_argument("--audio", metavar="FILE", help="the responder's speech, any sound or video file "
+                     "(default: that of --exchange)")
+    who.add_argument("--exchange", metavar="NAME|DIR", help="an embedded exchange, or a folder of one, instead of "
+                     "--audio and --context-* (default: the first embedded one)")
+    who.add_argument("--context-audio", metavar="FILE", help="the previous speaker's voice, any sound or video file; "
+                     "the last 20 s count (default: not given)")
+    who.add_argument("--context-motion", metavar="FILE", help="the previous speaker's motion .npz (default: not given)")
+    who.add_argument("--context-video", metavar="FILE", help="the previous speaker's video: needs the face tracker of "
+                     "`diffdyad data`, which this version has not (default: not given)")
+    who.add_argument("--context-text", metavar="STR", help="what the previous speaker said (default: not given)")
+    who.add_argument("--context-gap", metavar="S", type=_number, help="silence between the turns, seconds; negative "
+                     f"= they overlap (default: {DEFAULT_GAP_S:g}; an exchange has its own)")
+    how = parser.add_argument_group("how the context counts")
+    how.add_argument("--guidance-scale", metavar="W", type=_number, nargs="+", default=list(d.guidance_scale),
+                     help="strength of the previous turn's influence, a factor: 0 none, 1 as trained; several "
+                     "values: a sweep with the same noise (default: 1)")
+    how.add_argument("--audio-guidance-scale", metavar="W", type=_number, default=d.audio_guidance_scale,
+                     help="strength of the responder's own speech, a factor (default: %(default)g)")
+    how.add_argument("--start", metavar="none|neutral|smile|listen|FILE", default=d.start, help="first frames: the "
+                     "model's choice, a resting face, a smile, the model's own listening before, or the last frames "
+                     "of a motion .npz (default: %(default)s)")
+    how.add_argument("--style", metavar="FILE", help="another motion .npz of the responder, for the habitual face "
+                     "(default: not given)")
+    run = parser.add_argument_group("sampling")
+    run.add_argument("--steps", metavar="N", type=_whole, help=f"denoising steps, 1 to {MOST_STEPS} (default: the "
+                     "model's own)")
+    run.add_argument("--scheduler", metavar="NAME", help=f"one of {', '.join(SCHEDULERS)} (default: the model's own)")
+    run.add_argument("--seed", metavar="N", type=_whole, default=d.seed, help="whole number of 0 or more; the same "
+                     "seed gives the same motion (default: %(default)d)")
+    run.add_argument("--num-samples", metavar="K", type=_whole, default=d.num_samples, help="answers per scale, "
+                     f"1 to {MOST_SAMPLES} (default: %(default)d)")
+    parts = parser.add_argument_group("parts")
+    parts.add_argument("--model", metavar="default|DIR|USER/REPO", default=d.model, help="the embedded model, a "
+                       "pipeline's folder, or a repository of the Hub, which is fetched (default: %(default)s)")
+    parts.add_argument("--head", metavar="clay|FILE", default=d.head, help="the embedded head, or a FLAME file (.pkl, "
+                       ".npz) in the model's expression basis (default: %(default)s)")
+    parts.add_argument("--device", metavar="NAME", default=d.device, help="auto, cpu, cuda, cuda:1, ...; auto = cuda "
+                       "where there is one (default: %(default)s)")
+    parts.add_argument("--dtype", metavar="NAME", default=d.dtype, help=f"one of {', '.join(DTYPES)} "
+                       "(default: %(default)s)")
+    out = parser.add_argument_group("results")
+    out.add_argument("--out", metavar="DIR", help="folder for motion.npz, video.mp4 and sample.json (default: "
+                     "outputs/NAME, after the audio or the exchange)")
+    out.add_argument("--no-video", dest="video", action="store_false", help="leave out video.mp4 (default: made)")
+    parser.set_defaults(run=_sample)
+
+
+def _sample(arguments: argparse.Namespace) -> None:
+    values = {key: value for key, value in vars(arguments).items() if key != "run"}
+    settings = SampleSettings(**{**values, "guidance_scale": tuple(values["guidance_scale"])})
+    from diffdyad.sample import sample
+
+    result = sample(settings)
+    record = result.record
+    print(f"{result.out}: {', '.join(result.files)} ({record['motion']['seconds']:.2f} s of motion, "
+          f"{record['seconds']['total']:.1f} s in all, real-time factor {record['real_time_factor']:.3f})")
+
+
+# --------------------------------------------------------------------------------------------- train
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", required=True, help="YAML file, such as configs/rehearsal.yaml "
+                        "(no default); its keys are explained in diffdyad/config.py")
+    parser.add_argument("overrides", metavar="section.key=value", nargs="*", help="values that win over the file, also "
+                        "as --section.key value (default: none)")
+    parser.set_defaults(run=_train)
+
+
+def _gather_overrides(argv: Sequence[str]) -> list[str]:
+    """`--section.key value`, in any order, as `section.key=value` after the flags that the parser knows."""
+    flags, overrides = [], []
+    tokens = iter(argv)
+    for token in tokens:
+        name, sign, value = token.partition("=")
+        if name in ("-h", "--help"):
+            flags.append(token)
+        elif name == "--config":
+            flags += [token] if sign else [token, *islice(tokens, 1)]
+        elif name.startswith("--"):
+            if not sign and (value := next(tokens, None)) is None:
+                raise UserError(f"expected a value after {token}; see `diffdyad train --help`")
+            overrides.append(f"{name[2:]}={value}")
+        else:
+            overrides.append(token)
+    return flags + overrides
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from diffdyad.config import load_config
+
+    config = load_config(arguments.config, arguments.overrides)
+    from diffdyad.training import train
+
+    train(config)
+
+
+# ---------------------------------------------------------------------------------------------- data
+
+
+def _add_rehearse(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder for the dataset: new, empty, or an "
+                        "unfinished one of the same settings (no default)")
+    parser.add_argument("--hours", metavar="H", type=_number, default=1.0, help="hours of conversation, all splits "
+                        "together (default: %(default)g)")
+    parser.add_argument("--seed", metavar="N", type=_whole, default=0, help="whole number of 0 or more (default: "
+                        "%(default)d)")
+    parser.add_argument("--effect", metavar="K", type=_number, default=1.0, help="strength of the planted effect, a "
+                        "factor; 0 = none (default: %(default)g)")
+    parser.add_argument("--workers", metavar="N", type=_whole, help="processes (default: one per core); the corpus "
+                        "does not depend on it")
+    parser.set_defaults(run=_rehearse)
+
+
+def _rehearse(arguments: argparse.Namespace) -> None:
+    if arguments.workers is not None and not 1 <= arguments.workers <= 1024:
+        raise UserError(f"expected --workers from 1 to 1024, found {arguments.workers}")
+    from diffdyad.data.rehearsal.corpus import rehearse
+
+    folder = rehearse(
+        arguments.out, arguments.hours, arguments.seed, arguments.effect, workers=arguments.workers,
+        progress=sys.stderr.isatty(),
+    )
+    print(f"{folder}: a rehearsal corpus of {arguments.hours:g} h")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

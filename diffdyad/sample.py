@@ -1,0 +1,354 @@
+"""What `sample.py` does: two voices in; motions, a video and a record of how they came about out.
+
+Everything is checked before the long work: settings, then the output folder, the input files, the model.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+import diffdyad
+from diffdyad import schedulers
+from diffdyad.config import asset_path
+from diffdyad.errors import UserError
+from diffdyad.head import HeadModel
+from diffdyad.inputs import Inputs, exchange_folder, read_inputs
+from diffdyad.media import SAMPLING_RATE
+from diffdyad.motion import save_motion
+from diffdyad.pipeline import DyadPipeline
+from diffdyad.settings import SampleSettings, folder_name
+from diffdyad.staging import DISK_FULL, staged
+
+_OWN_FILES = re.compile(r"(motion|listening)[\w.+-]*\.npz|video\.mp4|sweep\.png|sample\.json")
+_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_LONG_ANSWER_S = 180.0
+_VERSIONS = ("torch", "diffusers", "transformers", "numpy", "av", "soxr")
+
+
+@dataclass
+class SampleResult:
+    """out: the folder; files: their names in it; record: what sample.json says."""
+
+    out: Path
+    files: list[str]
+    record: dict = field(repr=False)
+
+
+def sample(settings: SampleSettings) -> SampleResult:
+    """Runs one call of `diffdyad sample` and returns what it wrote.
+
+    Raises UserError for what the user can mend. Whatever is raised, nothing half-written is left.
+    """
+    clock = _Clock()
+    exchange = exchange_folder(settings.exchange) if settings.audio is None else None
+    name = exchange.resolve().name if exchange else folder_name(settings.audio)
+    out = Path(settings.out) if settings.out is not None else Path("outputs") / name
+    with staged(out, settings.files, replaced=_earlier_files(out)) as folder:
+        with clock("read"):
+            inputs = read_inputs(settings, exchange)
+            head = _load_head(settings)
+        with clock("load"):
+            pipeline = load_pipeline(settings.model, settings.device, settings.dtype)
+            _check_head(head, pipeline, settings)
+            if settings.scheduler is not None:
+                pipeline.scheduler = schedulers.sampler(settings.scheduler, pipeline.scheduler)
+            _check_steps(settings, pipeline)
+        with clock("context"):
+            if exchange is not None:
+                _leave_out_text_without_encoder(pipeline, inputs)
+            empty = inputs.previous.is_empty
+            context = None if empty else pipeline.encode_context(inputs.previous, "the previous turn")
+        with clock("sample"):
+            answers, listening = _answer(settings, pipeline, inputs, context)
+        with clock("write"):
+            _write_motions(settings, folder, answers, listening)
+        if settings.is_sweep:
+            from diffdyad.film import plot
+
+            with clock("plot"):
+                fits = head is not None and head.basis == pipeline.layout.basis
+                plot(folder / "sweep.png", answers, settings.guidance_scale, head if fits else None)
+        if settings.video:
+            with clock("video"):
+                _write_video(settings, folder / "video.mp4", head, answers, listening, inputs)
+        record = _record(settings, pipeline, inputs, exchange, answers, listening, clock)
+        (folder / "sample.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return SampleResult(out, settings.files, record)
+
+
+def _leave_out_text_without_encoder(pipeline: DyadPipeline, inputs: Inputs) -> None:
+    """An embedded exchange answers without its text where the text encoder, an extra, is not installed."""
+    if not (inputs.previous.text or inputs.previous.words):
+        return
+    try:
+        if "text" in pipeline.context_encoder.modalities:
+            pipeline.context_encoder.text_encoder().encode(["yes"])
+            return
+        reason = "this model takes no text"
+    except UserError as error:
+        reason = str(error)
+    inputs.previous = replace(inputs.previous, text=None, words=())
+    _note(f"the text of the previous turn is left out: {reason}")
+
+
+# -------------------------------------------------------------------------------------------- parts
+
+
+def load_pipeline(model: str, device: str = "auto", dtype: str = "float32") -> DyadPipeline:
+    """A pipeline by `default`, by folder or by USER/REPO of the Hub, on a device ("auto": CUDA where there is one).
+
+    Raises UserError where there is none, or it does not load.
+    """
+    target = _device(device)
+    from_hub = False
+    if model == "default":
+        place = asset_path("default")
+    elif Path(model).is_dir():
+        place = Path(model)
+        if not (place / "model_index.json").is_file():
+            raise UserError(f"expected a diffdyad pipeline in the folder {model}, found no model_index.json")
+    elif Path(model).exists() or not _REPOSITORY.fullmatch(model):
+        raise UserError(f"expected --model default, a pipeline's folder or USER/REPO, found {model!r}")
+    else:
+        place, from_hub = model, True
+    try:
+        with _quiet_diffusers():
+            pipeline = DyadPipeline.from_pretrained(place, dtype=getattr(torch, dtype)).to(target)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # whatever a damaged or foreign checkpoint makes its readers raise
+        if getattr(error, "errno", None) in DISK_FULL:
+            raise
+        where = f"the folder {model}, nor on the Hub" if from_hub else f"the folder {place}"
+        reason = _one_line(error)
+        raise UserError(f"expected a diffdyad pipeline, found none that loads in {where}: {reason}") from error
+    pipeline.set_progress_bar_config(disable=True)
+    if from_hub:  # a name on the Hub asks for the Hub, for the encoders that the model names too
+        pipeline.speech_encoder.allow_download = True
+        if "text" in pipeline.context_encoder.modalities:
+            pipeline.context_encoder.text_encoder().allow_download = True
+    return pipeline
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).cpu()
+    except Exception as error:  # RuntimeError, AssertionError, NotImplementedError: as the device likes
+        reason = _one_line(error)
+        raise UserError(f"expected --device auto, cpu, cuda, cuda:1, ..., cannot use {name!r}: {reason}") from None
+    return device
+
+
+@contextmanager
+def _quiet_diffusers() -> Iterator[None]:
+    """Diffusers draws a bar for loading five small files, and warns of what does not concern a user here."""
+    from diffusers.utils import logging
+
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _load_head(settings: SampleSettings) -> HeadModel | None:
+    if settings.head != "clay":
+        return HeadModel.from_file(settings.head)
+    return HeadModel.clay() if settings.video or settings.is_sweep else None
+
+
+def _check_head(head: HeadModel | None, pipeline: DyadPipeline, settings: SampleSettings) -> None:
+    needed = settings.video or settings.head != "clay"
+    if head is None or not needed:
+        return
+    basis, where = pipeline.layout.basis, "" if settings.head == "clay" else f" in {settings.head}"
+    if head.basis != basis:
+        instead = f"a head in {basis}" if where else f"--head FILE in {basis}, or --no-video"
+        raise UserError(
+            f"expected a head in the model's expression basis {basis}, found basis {head.basis}{where}; one basis "
+            f"cannot drive another: give {instead}, or a model trained in {head.basis}"
+        )
+    if head.num_expression < pipeline.layout.num_expression:
+        raise UserError(
+            f"expected a head with {pipeline.layout.num_expression} expression directions, found "
+            f"{head.num_expression}{where}; give the full head file"
+        )
+
+
+def _check_steps(settings: SampleSettings, pipeline: DyadPipeline) -> None:
+    most = pipeline.scheduler.config.num_train_timesteps
+    if settings.steps is not None and settings.steps > most:
+        raise UserError(f"expected --steps of at most {most}, the model's training timesteps, found {settings.steps}")
+
+
+# ------------------------------------------------------------------------------------------ sampling
+
+
+def _answer(settings: SampleSettings, pipeline: DyadPipeline, inputs: Inputs, context) -> tuple[list, list | None]:
+    """Answers and listening phases, [scale][sample]. Scales run one after another on the same noise."""
+    answers, listening = [], []
+    for scale in settings.guidance_scale:
+        label = f"sampling, scale {scale:g}" if settings.is_sweep else "sampling"
+        with _bar(label, "frame") as update:
+            output = pipeline(
+                inputs.audio,
+                context=context,
+                guidance_scale=scale,
+                audio_guidance_scale=settings.audio_guidance_scale,
+                start=inputs.start,
+                style=inputs.style,
+                num_inference_steps=settings.steps,
+                num_samples=settings.num_samples,
+                generator=torch.Generator().manual_seed(settings.seed),
+                progress=update,
+            )
+        answers.append(output.motions)
+        if not all(motion.values.isfinite().all() for motion in output.motions):
+            raise UserError(
+                f"the model generated numbers that are not finite at guidance scale {scale:g} ({settings.dtype}, "
+                f"{settings.steps or pipeline.config.num_inference_steps} steps); try --dtype float32, smaller scales"
+            )
+        listening.append(output.listening)
+    return answers, listening if inputs.start == "listen" else None
+
+
+def _write_motions(settings: SampleSettings, folder: Path, answers: list, listening: list | None) -> None:
+    for kind, motions in (("motion", answers), ("listening", listening)):
+        for scale, row in zip(settings.guidance_scale, motions or []):
+            for number, motion in enumerate(row):
+                save_motion(folder / settings.name(kind, scale, number), motion)
+
+
+def _write_video(
+    settings: SampleSettings, path: Path, head: HeadModel, answers: list, listening: list | None, inputs: Inputs
+) -> None:
+    from diffdyad.film import MOST_PANELS, Panel, film, soundtrack
+
+    if settings.is_sweep:
+        chosen = [(f"guidance {w:g}", k, 0) for k, w in enumerate(settings.guidance_scale)]
+    else:
+        chosen = [(f"sample {number}", 0, number) for number in range(settings.num_samples)]
+    if len(chosen) > MOST_PANELS:
+        _note(f"video.mp4 shows the first {MOST_PANELS} of {len(chosen)} answers")
+    panels = []
+    for label, row, column in chosen[:MOST_PANELS]:
+        before = [listening[row][column]] if listening else []
+        panels.append(Panel(label, [*before, answers[row][column]], sum(map(len, before))))
+    fps, lead = answers[0][0].fps, panels[0].speaks_from
+    total = panels[0].num_frames
+    if total / fps > _LONG_ANSWER_S:
+        _note(f"rendering {total / fps / 60:.0f} minutes of video takes a while; --no-video leaves it out")
+    sound = soundtrack(
+        inputs.audio, inputs.previous.audio, inputs.previous.gap_s, lead / fps, (total - lead) / fps, SAMPLING_RATE
+    )
+    with _bar("rendering", "frame") as update:
+        film(path, head, panels, sound, SAMPLING_RATE, lambda done: update(done, total))
+
+
+# ------------------------------------------------------------------------------------------- record
+
+
+def _record(
+    settings: SampleSettings, pipeline: DyadPipeline, inputs: Inputs, exchange: Path | None, answers: list,
+    listening: list | None, clock: _Clock,
+) -> dict:
+    first, previous = answers[0][0], inputs.previous
+    given = {"audio": previous.audio is not None, "motion": previous.motion is not None,
+             "text": bool((previous.text or "").strip() or previous.words)}  # fmt: skip
+    generated_s = first.duration_s * len(settings.guidance_scale) * settings.num_samples
+    return {
+        "settings": settings.to_dict(),
+        "resolved": {
+            "exchange": exchange.name if exchange else None,
+            "context": [name for name, there in given.items() if there],
+            "context_gap": None if previous.is_empty else previous.gap_s,
+            "steps": settings.steps or pipeline.config.num_inference_steps,
+            "scheduler": type(pipeline.scheduler).__name__,
+            "device": str(pipeline.device),
+        },
+        "seed": settings.seed,
+        "motion": {"basis": first.layout.basis, "fps": first.fps, "num_frames": len(first),
+                   "seconds": first.duration_s,
+                   "listening_start_s": -len(listening[0][0]) / first.fps if listening else None},
+        "files": settings.files,
+        "versions": _versions(),
+        "seconds": clock.stages(),
+        "real_time_factor": round(clock.seconds["sample"] / generated_s, 4),
+    }  # fmt: skip
+
+
+def _versions() -> dict[str, str]:
+    found = {"diffdyad": diffdyad.__version__, "python": platform.python_version()}
+    for name in _VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def _earlier_files(out: Path) -> list[str]:
+    """Names of our files that an earlier run says it left in `out`; they are replaced."""
+    try:
+        names = json.loads((out / "sample.json").read_text(encoding="utf-8"))["files"]
+        return [name for name in names if isinstance(name, str) and _OWN_FILES.fullmatch(name)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+class _Clock:
+    """Seconds per stage: `with clock("sample"): ...`"""
+
+    def __init__(self):
+        self.began = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start
+
+    def stages(self) -> dict[str, float]:
+        return {name: round(s, 3) for name, s in (*self.seconds.items(), ("total", time.perf_counter() - self.began))}
+
+
+@contextmanager
+def _bar(label: str, unit: str) -> Iterator:
+    """A progress bar with the time left, where stderr is a terminal: update(done, total)."""
+    from tqdm import tqdm
+
+    with tqdm(desc=label, unit=unit, disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        def update(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield update
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:300]

@@ -1,0 +1,234 @@
+"""The clay head: the same every time, symmetric, closed where it should be; its expressions mean their names."""
+
+import ast
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import diffdyad.clay
+from diffdyad.clay import make_clay
+from diffdyad.clay.surface import EYE, EYE_RADIUS
+from diffdyad.config import asset_path
+from diffdyad.head import HeadModel
+from diffdyad.motion import ARKIT_EXPRESSIONS, JAW_OPEN_RADIANS, MotionLayout
+
+LAYOUT = MotionLayout.arkit()
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, np.ndarray]:
+    return make_clay()
+
+
+@pytest.fixture(scope="module")
+def head() -> HeadModel:
+    return HeadModel.clay().double()
+
+
+def posed(head: HeadModel, jaw: float = 0.0, **coefficients: float) -> torch.Tensor:
+    """Vertices (V, 3) in metres."""
+    motion = torch.zeros(1, LAYOUT.dim, dtype=torch.float64)
+    motion[0, LAYOUT.slices["jaw_pose"].start] = jaw
+    for name, value in coefficients.items():
+        motion[0, LAYOUT.channel(name)] = value
+    return head.from_motion(motion, LAYOUT)[0]
+
+
+def offsets(head: HeadModel, name: str) -> torch.Tensor:
+    return head.expression_dirs[..., ARKIT_EXPRESSIONS.index(name)]
+
+
+def test_deterministic_and_the_asset_is_current(made):
+    again = make_clay()
+    with np.load(asset_path("clay_head.npz"), allow_pickle=False) as stored:
+        assert set(stored.files) == set(made) == set(again)
+        for name, array in made.items():
+            assert np.array_equal(array, again[name]), name
+            if array.dtype.kind == "f":
+                # machines may round differently
+                np.testing.assert_allclose(stored[name].astype(float), array.astype(float), atol=2e-5, err_msg=name)
+            else:
+                assert np.array_equal(stored[name], array), f"{name}: run python -m diffdyad.clay"
+    assert asset_path("clay_head.npz").stat().st_size < 3e6
+
+
+def test_does_not_import_head():
+    for path in Path(diffdyad.clay.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not any(name.startswith("diffdyad.head") for name in names), path
+
+
+def test_tensors(head):
+    assert head.basis == "arkit" and head.num_expression == 41 and head.num_betas == 10
+    assert 4500 < head.num_vertices < 6000
+    for rows in (head.skinning_weights, head.joint_regressor):
+        torch.testing.assert_close(rows.sum(1), torch.ones(len(rows)).double(), atol=1e-6, rtol=0)
+    assert (head.skinning_weights >= 0).all()
+    height = head.template[:, 1].max() - head.template[head.vertex_sets["face"], 1].min()
+    assert 0.2 < height < 0.25  # an adult, from the crown to the chin
+    torch.testing.assert_close(head.joint_template[3:] * 1000, torch.tensor(np.stack([EYE, EYE * [-1, 1, 1]])), atol=1e-3, rtol=0)
+    for colours in (head.vertex_colors, head.vertex_gloss):
+        assert colours.min() >= 0 and colours.max() <= 1
+    for name in ("lips", "brows", "eyelids", "cheeks", "face", "left_eye", "right_eye", "inner_lip_upper"):
+        assert len(head.vertex_sets[name]) > 15, name
+
+
+def test_surface_is_sound(head):
+    directed = Counter((a, b) for face in head.faces.tolist() for a, b in zip(face, face[1:] + face[:1], strict=True))
+    assert max(directed.values()) == 1  # every edge is passed once in each direction: all faces look outwards
+    corners = head.template[head.faces]
+    area = torch.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], dim=-1).norm(dim=-1) / 2
+    assert area.min() > 1e-9
+    centre = head.template.mean(0)
+    assert (torch.linalg.det(corners - centre)).sum() > 0
+    used = torch.zeros(head.num_vertices, dtype=bool)
+    used[head.faces.flatten()] = True
+    assert used.all()
+
+
+def test_symmetric(head):
+    image = head.template * torch.tensor([-1.0, 1, 1])
+    gap = torch.cdist(image, head.template)
+    partner = gap.argmin(1)
+    assert gap.min(1).values.max() < 1e-7
+    for name in ARKIT_EXPRESSIONS:
+        other = name.replace("Left", "*").replace("Right", "Left").replace("*", "Right")
+        mirrored = offsets(head, other)[partner] * torch.tensor([-1.0, 1, 1])
+        torch.testing.assert_close(offsets(head, name), mirrored, atol=1e-5, rtol=0)
+
+
+def test_lips_are_closed_at_rest_and_the_jaw_opens_them(head):
+    assert 0 < head.lip_aperture(posed(head)[None]) < 0.001
+    assert 0.015 < head.lip_aperture(posed(head, jaw=0.2)[None]) < 0.0225
+    upper, lower = (head.template[head.vertex_sets[f"inner_lip_{side}"]] for side in ("upper", "lower"))
+    assert (upper[:, 0].diff() > 0).all() and (upper[:, 0] - lower[:, 0]).abs().max() < 1e-6
+    assert (upper[:, 1] > lower[:, 1]).all()
+
+
+@pytest.mark.parametrize("share", [0.05, 0.25, 0.5, 0.75, 1.0])
+def test_mouth_close_closes_what_the_jaw_opens(head, share):
+    rest = head.lip_aperture(head.template[None])
+    jaw = JAW_OPEN_RADIANS * share
+    opened = head.lip_aperture(posed(head, jaw=jaw)[None])
+    closed = posed(head, jaw=jaw, mouthClose=share)
+    assert head.lip_aperture(closed[None]) - rest < 0.1 * (opened - rest)
+    # along the whole mouth, not in its middle only
+    upper, lower = (closed[head.vertex_sets[f"inner_lip_{side}"]] for side in ("upper", "lower"))
+    assert (upper - lower).norm(dim=-1).max() < 0.0015 + 0.1 * opened
+
+
+def test_jaw_carries_lower_teeth_and_tongue_and_leaves_the_rest(head):
+    moved = (posed(head, jaw=0.2) - head.template).norm(dim=-1)
+    sets = head.vertex_sets
+    assert moved[sets["upper_teeth"]].max() == 0
+    assert moved[sets["lower_teeth"]].min() > 0.007
+    assert moved[place(head, 0, -80)] > 0.012
+    assert moved[head.template[:, 1] > 0.015].max() < 1e-4
+    corner, middle = sets["inner_lip_lower"][[0, len(sets["inner_lip_lower"]) // 2]]
+    assert 0.25 * moved[middle] < moved[corner] < 0.75 * moved[middle]
+
+
+@pytest.mark.parametrize("side", ["Left", "Right"])
+def test_blink_closes_the_lid_over_the_eyeball(head, side):
+    lids = [head.vertex_sets[f"{side.lower()}_lid_{lid}"] for lid in ("upper", "lower")]
+    centre = head.joint_template[3 if side == "Left" else 4]
+    whole = head.vertex_sets["eyelids"]
+    near = whole[(head.template[whole] - centre).norm(dim=-1) > (EYE_RADIUS + 1) / 1000]  # not the lids' inside
+    gaps = []
+    for closed in (0.0, 0.25, 0.5, 0.75, 1.0):
+        vertices = posed(head, **{f"eyeBlink{side}": closed})
+        assert (vertices[near] - centre).norm(dim=-1).min() > (EYE_RADIUS + 0.1) / 1000
+        gaps.append((vertices[lids[0]] - vertices[lids[1]]).norm(dim=-1))
+    assert gaps[-1].max() < 0.0004 and gaps[0].max() > 0.010
+    assert all((a >= b - 1e-6).all() for a, b in pairwise(gaps))
+    # the other eye stays open
+    other = head.template[:, 0] * (1 if side == "Left" else -1) < 0
+    assert (vertices - head.template)[other].abs().max() == 0
+
+
+def place(head: HeadModel, x: float, y: float) -> int:
+    """The foremost vertex near (x, y) in mm."""
+    distance = (head.template[:, :2] * 1000 - torch.tensor([x, y])).norm(dim=-1)
+    near = torch.nonzero(distance < distance.min() + 3).flatten()
+    return near[head.template[near, 2].argmax()]
+
+
+# where (x, y in mm, on the left), along which axis, at least how many mm
+MEANINGS = [
+    ("mouthSmileLeft", (25, -44), (0.3, 1, 0), 5), ("mouthFrownLeft", (25, -44), (0, -1, 0), 4),
+    ("mouthStretchLeft", (25, -44), (1, 0, 0), 5), ("mouthDimpleLeft", (25, -44), (0.5, 0, -1), 3),
+    ("mouthUpperUpLeft", (9, -42), (0, 1, 0), 3), ("mouthLowerDownLeft", (9, -49), (0, -1, 0), 3),
+    ("mouthPressLeft", (9, -49), (0, 0, -1), 1), ("browDownLeft", (20, 40), (0, -1, 0), 3),
+    ("browOuterUpLeft", (42, 41), (0, 1, 0), 4), ("cheekSquintLeft", (37, -4), (0, 1, 0), 3),
+    ("noseSneerLeft", (11, -12), (0, 1, 0), 3), ("eyeWideLeft", (32, 29), (0, 1, 0), 1),
+    ("eyeSquintLeft", (32, 29), (0, -1, 0), 0.5), ("browInnerUp", (12, 42), (0, 1, 0), 4),
+    ("cheekPuff", (38, -36), (1, 0, 0.5), 5), ("mouthPucker", (20, -44), (-1, 0, 0), 5),
+    ("mouthPucker", (0, -42), (0, 0, 1), 5), ("mouthFunnel", (0, -49), (0, -1, 1), 5),
+    ("mouthLeft", (0, -49), (1, 0, 0), 5), ("mouthRight", (0, -49), (-1, 0, 0), 5),
+    ("jawForward", (0, -80), (0, 0, 1), 4), ("mouthRollLower", (0, -48), (0, 0, -1), 2),
+    ("mouthRollUpper", (0, -43), (0, 0, -1), 2), ("mouthShrugLower", (0, -74), (0, 1, 0), 3),
+    ("mouthShrugUpper", (0, -42), (0, 1, 0), 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, where, along, least", MEANINGS, ids=[f"{row[0]}-{i}" for i, row in enumerate(MEANINGS)])
+def test_expressions_move_what_their_names_say(head, name, where, along, least):
+    direction = torch.nn.functional.normalize(torch.tensor(along, dtype=torch.float64), dim=0)
+    moved = offsets(head, name) * 1000
+    assert moved[place(head, *where)] @ direction > least
+    if name.endswith("Left") and name != "mouthLeft":
+        assert moved[place(head, -where[0], where[1])].norm() < 0.25 * least
+        assert moved[head.template[:, 0] < -0.02].norm(dim=-1).max() < 0.05
+
+
+def test_every_expression_moves_its_region_only(head):
+    upper = head.template[:, 1] > 0.012
+    lower = head.template[:, 1] < -0.025
+    for name in ARKIT_EXPRESSIONS:
+        moved = offsets(head, name).norm(dim=-1)
+        assert moved.max() > 0.002, name
+        if name.startswith(("mouth", "jaw", "tongue")):
+            assert moved[upper].max() < 0.0015, name
+        if name.startswith(("brow", "eyeBlink", "eyeWide")):
+            assert moved[lower].max() < 0.0005, name
+        eyes = torch.cat([head.vertex_sets["left_eye"], head.vertex_sets["right_eye"]])
+        assert moved[eyes].max() == 0, name
+    tongue = head.vertex_sets["tongue"]
+    assert offsets(head, "tongueOut")[tongue, 2].max() > 0.02
+    rest = torch.ones(head.num_vertices, dtype=bool)
+    rest[tongue] = False
+    assert offsets(head, "tongueOut")[rest].abs().max() == 0
+
+
+def test_expressions_do_not_tear_the_skin(head):
+    edges = torch.cat([head.faces[:, [0, 1]], head.faces[:, [1, 2]]])
+    edges = edges[(head.template[edges[:, 0]] - head.template[edges[:, 1]]).norm(dim=-1) > 0.0015]
+    # the lids unfold, the rest of the skin must not
+    lid = torch.isin(edges, head.vertex_sets["eyelids"]).any(-1)
+    edges = edges[torch.isin(edges, head.vertex_sets["face"]).all(-1) & ~lid]
+    length = (head.template[edges[:, 0]] - head.template[edges[:, 1]]).norm(dim=-1)
+    for name in ARKIT_EXPRESSIONS:
+        # mouthClose goes with an open jaw
+        moved = posed(head, jaw=JAW_OPEN_RADIANS * (name == "mouthClose"), **{name: 1.0}) - head.template
+        strain = (moved[edges[:, 0]] - moved[edges[:, 1]]).norm(dim=-1) / length
+        assert strain.max() < 1.8, f"{name}: {strain.max():.2f}"
+        assert torch.quantile(strain, 0.99) < (1.4 if name == "mouthClose" else 0.9), name
+
+
+def test_identity_keeps_the_eyeballs_round_and_the_lips_together(head):
+    for k in range(head.num_betas):
+        for amount in (-2.0, 2.0):
+            betas = torch.zeros(k + 1, dtype=torch.float64)
+            betas[k] = amount
+            vertices = head(betas)[0]
+            change = vertices - head.template
+            for eye in ("left_eye", "right_eye"):
+                assert change[head.vertex_sets[eye]].std(0).max() < 1e-5
+            assert head.lip_aperture(vertices[None]) < 0.001
+            assert change.norm(dim=-1).max() > 0.001
