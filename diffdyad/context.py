@@ -235,6 +235,13 @@ class ContextEncoder(ModelMixin, ConfigMixin):
             self._affect = AffectEncoder(self.config.affect_encoder, self.config.affect_revision, allow_download=self.allow_download)
         return self._affect
 
+    def taken(self, turn: PreviousTurn) -> PreviousTurn:
+        """The part of a turn that the model takes: what a dataset holds beyond it is no error."""
+        audio = turn.audio if {"audio", "prosody", "affect"} & set(self.modalities) else None
+        motion = turn.motion if "motion" in self.modalities else None
+        text, words = (turn.text, turn.words) if "text" in self.modalities else (None, ())
+        return replace(turn, audio=audio, motion=motion, text=text, words=words)
+
     @torch.no_grad()
     def raw_features(
         self, turn: PreviousTurn, speech_encoder: SpeechEncoder, stats: MotionStats, where: str = "the context"

@@ -21,6 +21,7 @@ import torch
 import diffdyad
 from diffdyad import schedulers
 from diffdyad.config import asset_path
+from diffdyad.context import PreviousTurn
 from diffdyad.errors import UserError
 from diffdyad.head import HeadModel
 from diffdyad.inputs import Inputs, exchange_folder, read_inputs
@@ -66,7 +67,7 @@ def sample(settings: SampleSettings) -> SampleResult:
             _check_steps(settings, pipeline)
         with clock("context"):
             if exchange is not None:
-                _leave_out_text_without_encoder(pipeline, inputs)
+                inputs.previous = _what_can_be_taken(pipeline, inputs.previous)
             empty = inputs.previous.is_empty
             context = None if empty else pipeline.encode_context(inputs.previous, "the previous turn")
         with clock("sample"):
@@ -87,19 +88,16 @@ def sample(settings: SampleSettings) -> SampleResult:
     return SampleResult(out, settings.files, record)
 
 
-def _leave_out_text_without_encoder(pipeline: DyadPipeline, inputs: Inputs) -> None:
-    """An embedded exchange answers without its text where the text encoder, an extra, is not installed."""
-    if not (inputs.previous.text or inputs.previous.words):
-        return
-    try:
-        if "text" in pipeline.context_encoder.modalities:
+def _what_can_be_taken(pipeline: DyadPipeline, turn: PreviousTurn) -> PreviousTurn:
+    """An exchange's previous turn less what this model does not take, or cannot here: the text encoder is an extra."""
+    turn = pipeline.context_encoder.taken(turn)
+    if turn.text or turn.words:
+        try:
             pipeline.context_encoder.text_encoder().encode(["yes"])
-            return
-        reason = "this model takes no text"
-    except UserError as error:
-        reason = str(error)
-    inputs.previous = replace(inputs.previous, text=None, words=())
-    _note(f"the text of the previous turn is left out: {reason}")
+        except UserError as error:
+            _note(f"the words of the previous turn are left out: {error}")
+            return replace(turn, text=None, words=())
+    return turn
 
 
 # -------------------------------------------------------------------------------------------- parts
@@ -134,10 +132,6 @@ def load_pipeline(model: str, device: str = "auto", dtype: str = "float32") -> D
         reason = _one_line(error)
         raise UserError(f"expected a diffdyad pipeline, found none that loads in {where}: {reason}") from error
     pipeline.set_progress_bar_config(disable=True)
-    if from_hub:  # a name on the Hub asks for the Hub, for the encoders that the model names too
-        pipeline.speech_encoder.allow_download = True
-        if "text" in pipeline.context_encoder.modalities:
-            pipeline.context_encoder.text_encoder().allow_download = True
     return pipeline
 
 

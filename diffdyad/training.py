@@ -56,6 +56,9 @@ def train(config: RunConfig) -> Path:
 
     Raises UserError for what the config or the data get wrong.
     """
+    dataset = Path(config.data.dataset)
+    if config.data.rehearse is None and not any(dataset.glob("train-*.parquet")):
+        raise UserError(f"expected a dataset of exchanges in {dataset}, found none; see `diffdyad data --help`")
     accelerator = Accelerator(mixed_precision=config.training.mixed_precision)
     output = Path(config.output)
     if accelerator.is_main_process:
@@ -71,15 +74,13 @@ def train(config: RunConfig) -> Path:
 
 
 def _make_dataset(config: RunConfig) -> None:
-    dataset = Path(config.data.dataset)
-    if any(dataset.glob("train-*.parquet")):
-        return
+    """Makes the rehearsal corpus, or goes on making it; a finished one is left as it is."""
     if config.data.rehearse is None:
-        raise UserError(f"expected a dataset of exchanges in {dataset}, found none; see `diffdyad data --help`")
+        return
     from diffdyad.data.rehearsal.corpus import rehearse
 
     wanted = config.data.rehearse
-    rehearse(dataset, hours=wanted.hours, seed=wanted.seed, effect=wanted.effect)
+    rehearse(config.data.dataset, hours=wanted.hours, seed=wanted.seed, effect=wanted.effect)
 
 
 def _build(config: RunConfig, accelerator: Accelerator) -> Parts:

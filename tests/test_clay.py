@@ -72,7 +72,8 @@ def test_tensors(head):
     assert (head.skinning_weights >= 0).all()
     height = head.template[:, 1].max() - head.template[head.vertex_sets["face"], 1].min()
     assert 0.2 < height < 0.25  # an adult, from the crown to the chin
-    torch.testing.assert_close(head.joint_template[3:] * 1000, torch.tensor(np.stack([EYE, EYE * [-1, 1, 1]])), atol=1e-3, rtol=0)
+    eyes = torch.tensor(np.stack([EYE, EYE * [-1, 1, 1]]))
+    torch.testing.assert_close(head.joint_template[3:] * 1000, eyes, atol=1e-3, rtol=0)
     for colours in (head.vertex_colors, head.vertex_gloss):
         assert colours.min() >= 0 and colours.max() <= 1
     for name in ("lips", "brows", "eyelids", "cheeks", "face", "left_eye", "right_eye", "inner_lip_upper"):
@@ -213,12 +214,20 @@ def test_expressions_do_not_tear_the_skin(head):
     lid = torch.isin(edges, head.vertex_sets["eyelids"]).any(-1)
     edges = edges[torch.isin(edges, head.vertex_sets["face"]).all(-1) & ~lid]
     length = (head.template[edges[:, 0]] - head.template[edges[:, 1]]).norm(dim=-1)
+
+    def strain(**motion: float) -> torch.Tensor:
+        moved = posed(head, **motion) - head.template
+        return (moved[edges[:, 0]] - moved[edges[:, 1]]).norm(dim=-1) / length
+
     for name in ARKIT_EXPRESSIONS:
-        # mouthClose goes with an open jaw
-        moved = posed(head, jaw=JAW_OPEN_RADIANS * (name == "mouthClose"), **{name: 1.0}) - head.template
-        strain = (moved[edges[:, 0]] - moved[edges[:, 1]]).norm(dim=-1) / length
-        assert strain.max() < 1.8, f"{name}: {strain.max():.2f}"
-        assert torch.quantile(strain, 0.99) < (1.4 if name == "mouthClose" else 0.9), name
+        if name != "mouthClose":
+            found = strain(**{name: 1.0})
+            assert found.max() < 1.0, f"{name}: {found.max():.2f}"
+            assert torch.quantile(found, 0.99) < 0.75, name
+    # mouthClose goes with an open jaw, which alone stretches the cheeks by more than that
+    opened, closed = strain(jaw=JAW_OPEN_RADIANS), strain(jaw=JAW_OPEN_RADIANS, mouthClose=1.0)
+    for share in (0.99, 1.0):
+        assert torch.quantile(closed, share) < 1.35 * torch.quantile(opened, share)
 
 
 def test_identity_keeps_the_eyeballs_round_and_the_lips_together(head):

@@ -184,8 +184,15 @@ def test_the_command_line_wins_over_the_config_in_any_order(monkeypatch, argv):
     assert seen[0].training.max_steps == 7 and seen[0].output == "elsewhere"
 
 
-@pytest.mark.parametrize("override, named", [("--training.speed=7", "training.speed"), ("model.width=-4", "width"),
-                                             ("training.max_steps=many", "max_steps"), ("training", "training")])  # fmt: skip
+@pytest.mark.parametrize(
+    "override, named",
+    [
+        ("--training.speed=7", "training.speed"),
+        ("model.width=-4", "width"),
+        ("training.max_steps=many", "max_steps"),
+        ("training", "training"),
+    ],
+)
 def test_a_wrong_override_names_its_key(capsys, override, named):
     config = REPOSITORY / "configs" / "rehearsal.yaml"
     assert named in fails(capsys, ["train", "--config", config, override])

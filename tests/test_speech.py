@@ -1,8 +1,14 @@
 """Synthetic speech: the same bytes from the same seed, phoneme times that hold against the waveform."""
 
 import builtins
+import ctypes
+import hashlib
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,19 +30,26 @@ def plain_voice(seed: int = 0, **changes):
     return replace(voice, **{**plain, **changes})
 
 
-def pitches(utterance) -> np.ndarray:
+def parts(utterance, phones: set[str]) -> list[np.ndarray]:
+    """The samples of each such phoneme of 60 ms or more."""
+    return [
+        utterance.waveform[int(p.start_s * SAMPLING_RATE) : int(p.end_s * SAMPLING_RATE)]
+        for p in utterance.phonemes
+        if p.phone in phones and p.end_s - p.start_s > 0.06
+    ]
+
+
+def pitches(utterance, phones: set[str] = frozenset(VOWELS), highest: float = 400) -> np.ndarray:
     """Median pitch of long vowels by autocorrelation, Hz."""
     found = []
-    for p in utterance.phonemes:
-        if p.phone in VOWELS and p.end_s - p.start_s > 0.06:
-            x = utterance.waveform[int(p.start_s * SAMPLING_RATE) : int(p.end_s * SAMPLING_RATE)]
-            x = x - x.mean()
-            spectrum = np.fft.rfft(x, 2 * len(x))
-            correlation = np.fft.irfft(np.abs(spectrum) ** 2)[: len(x)] / (len(x) - np.arange(len(x)))
-            low, high = SAMPLING_RATE // 400, min(SAMPLING_RATE // 60, int(0.8 * len(x)))
-            best = low + int(np.argmax(correlation[low:high]))
-            if correlation[best] > 0.5 * correlation[0]:
-                found.append(SAMPLING_RATE / best)
+    for x in parts(utterance, phones):
+        x = x - x.mean()
+        spectrum = np.fft.rfft(x, 2 * len(x))
+        correlation = np.fft.irfft(np.abs(spectrum) ** 2)[: len(x)] / (len(x) - np.arange(len(x)))
+        low, high = round(SAMPLING_RATE / highest), min(SAMPLING_RATE // 60, int(0.8 * len(x)))
+        best = low + int(np.argmax(correlation[low:high]))
+        if correlation[best] > 0.5 * correlation[0]:
+            found.append(SAMPLING_RATE / best)
     return np.array(found)
 
 
@@ -51,6 +64,39 @@ def test_same_seed_same_bytes_whatever_was_said_before():
     first = [say(s) for s in range(6)]
     assert [say(s) for s in reversed(range(6))] == first[::-1]
     assert len(set(first)) == 6
+
+
+def test_same_bytes_while_someone_else_holds_the_library():
+    """A phonemizer in the same process keeps eSpeak NG loaded: its state must not become ours."""
+    import espeakng_loader
+
+    def say() -> bytes:
+        return synthesise(TEXT, plain_voice(), generator=np.random.default_rng(3)).waveform.tobytes()
+
+    first = say()
+    held = ctypes.CDLL(espeakng_loader.get_library_path())
+    try:
+        assert say() == say() == first
+    finally:
+        espeak._unload(held)
+
+
+def test_another_process_speaks_the_same_bytes():
+    code = "import sys, hashlib; from test_speech import _say; sys.stdout.write(_say([5, 1, 3]))"
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parent), str(here)])}
+    made = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert made.stdout == _say([3, 1, 5])
+
+
+def _say(seeds: list[int]) -> str:
+    """Hashes of what is said with these seeds, in this order, sorted."""
+    found = []
+    for seed in seeds:
+        generator = np.random.default_rng(seed)
+        said = synthesise(TEXT, draw_voice(generator, "train", "en"), 0, 0.2, generator)
+        found.append(f"{seed} {hashlib.sha256(said.waveform.tobytes()).hexdigest()}")
+    return "\n".join(sorted(found))
 
 
 def test_phonemes_tile_the_utterance():
@@ -75,6 +121,13 @@ def test_words_are_the_texts():
     spoken = [w.word for w in utterance.words]
     expected = TEXT.replace(",", "").replace(".", "").replace("?", "").split()
     assert [w for w in spoken if w not in ("um", "uh", "er", "well")] == expected
+
+
+def test_signs_are_no_words():
+    utterance = synthesise("Tom & Jerry ran - & won.", plain_voice(), generator=np.random.default_rng(5))
+    spoken = [w.word for w in utterance.words]
+    assert [w for w in spoken if w not in ("um", "uh", "er", "well")] == ["Tom", "Jerry", "ran", "won"]
+    assert np.isfinite([(w.start_s, w.end_s) for w in utterance.words]).all()
 
 
 def levels(utterance, phones: set[str], part=(0.0, 1.0)) -> list[float]:
@@ -177,6 +230,31 @@ def test_laughter_bursts_at_four_to_six_hertz():
         assert 3.3 < 1 / np.median(np.diff(starts)) < 7
         loud, quiet = levels(u, {"LAUGH"}, (0.1, 0.6)), levels(u, {"HH"}, (0.0, 0.25))
         assert np.median(loud) > np.median(quiet)
+
+
+def test_voiced_laughter_is_high_and_bright():
+    """Higher than calm speech by an octave or so (men about 270 Hz, women about 400), brighter than spoken vowels."""
+
+    def balance(x: np.ndarray) -> float:
+        power = np.abs(np.fft.rfft(x * np.hanning(len(x)))) ** 2
+        hz = np.fft.rfftfreq(len(x), 1 / SAMPLING_RATE)
+        return 10 * np.log10(power[(hz > 1000) & (hz < 4000)].sum() / power[hz < 1000].sum())
+
+    for female, low, high in ((False, 190, 380), (True, 290, 580)):
+        tops, bursts, vowels = [], [], []
+        for seed in range(24):
+            voice = plain_voice(female=female, pitch_hz=150.0 if female else 84.0, resample=1.0, tilt=0.0)
+            laugh = synthesise_turn("", voice, 0, 0, "nonverbal", "laugh", np.random.default_rng(seed))
+            found = pitches(laugh, {"LAUGH"}, 900)
+            if len(found) < 3:  # a laugh without voice
+                continue
+            tops.append(np.median(found))
+            bursts.append(np.median([balance(x) for x in parts(laugh, {"LAUGH"})]))
+            spoken = synthesise(TEXT, voice, 0, 0, np.random.default_rng(seed))
+            vowels.append(np.median([balance(x) for x in parts(spoken, set(VOWELS))]))
+        assert len(tops) > 8
+        assert low < np.median(tops) < high
+        assert np.median(bursts) > np.median(vowels) + 2
 
 
 def test_silent_turn_is_silent():

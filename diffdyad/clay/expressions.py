@@ -93,7 +93,9 @@ def expressions(face: Face) -> dict[str, Array]:
 def _turn_lids(face: Face, upper: float, lower: float) -> Array:
     """Turns the left lids about the eyeball: 1 in total closes the opening, `lower` is the lower lid's share."""
     rings = np.concatenate([face.skin.lid_inner_rings["left"], face.skin.lid_rings["left"]])
-    follows = (1.0,) * len(face.skin.lid_inner_rings["left"]) + _LID_FOLLOWS
+    # a lid that opens wider gathers at its edge, and does not push under the brow
+    outer = tuple(follow ** (2.5 if upper < 0 else 1) for follow in _LID_FOLLOWS)
+    follows = (1.0,) * len(face.skin.lid_inner_rings["left"]) + outer
     points = face.mesh.vertices[rings]
     _, side = around(rings.shape[1])
     edge = points[len(face.skin.lid_inner_rings["left"])] - EYE
@@ -222,7 +224,7 @@ def mouth_close(face: Face) -> tuple[Array, Array]:
     """
     mouth = face.mouth
     common = 0.22  # where the lips meet, corners too: nearer to the upper lip, as the lower one stretches further
-    near = np.exp(-((mouth.reach / 0.65) ** 2)) * face.soft
+    near = np.exp(-((mouth.reach / 0.85) ** 2)) * face.soft
     share = face.jaw + near * (common - face.jaw)
     arm = face.mesh.vertices - JOINTS[JAW]
     arm[:, 0] = 0

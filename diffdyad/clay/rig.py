@@ -24,7 +24,7 @@ def jaw_share(points: Array, mouth: Mouth) -> Array:
     share = below * (1 - near) + lips * near
     # under the jaw's edge the neck begins
     under = -93 + 0.42 * (42 - z) - y
-    return share * (1 - ramp(under, -3, 30)) * ramp(z, -62, -14)
+    return share * (1 - ramp(under, -8, 44)) * ramp(z, -62, -14)
 
 
 def weights(mesh: Mesh, mouth: Mouth) -> Array:

@@ -18,7 +18,7 @@ from diffdyad.clay.surface import EYE, MOUTH_HALF_WIDTH, lip_heights, lip_line, 
 SKIN = (0.60, 0.40, 0.31)
 LIP = (0.47, 0.20, 0.17)
 MOUTH = (0.20, 0.05, 0.05)
-LID_EDGE, TEAR = (0.14, 0.08, 0.06), (0.56, 0.33, 0.28)
+LID_EDGE, TEAR, EYE_CORNER = (0.14, 0.08, 0.06), (0.56, 0.33, 0.28), (0.78, 0.60, 0.55)
 
 # key rows of the rough form: front (y, z), side (x, y, z), back (y, z), and how many rows lead to the next
 _KEYS = np.array([
@@ -257,7 +257,9 @@ def _eye(mesh: Mesh, outline: Ints, sign: float) -> tuple[Ints, Ints]:
         away *= radius / np.linalg.norm(away, axis=1, keepdims=True)
         inner.append(EYE + away)
     inner = mesh.add(np.array(inner) * mirror, LID_EDGE, 0.3, "lid_inside")
-    mesh.colours[inner] = TEAR
+    # in the corners it is seen, and stands for the white that a rounder eyeball would show there
+    corner = np.clip((np.abs(across) - 0.55) / 0.3, 0, 1)[:, None]
+    mesh.colours[inner] = TEAR + corner * (np.array(EYE_CORNER) - TEAR)
     mesh.sheet(np.concatenate([inner[::-1], indices, outline[None]]), closed=True, flip=sign < 0)
     side_name, half = ("left" if sign > 0 else "right"), len(outline) // 2
     mesh.sets[f"{side_name}_lid_upper"] = indices[0, : half + 1]

@@ -3,7 +3,11 @@
 eSpeak NG keeps global state (flutter, noise, leftovers of the last glottal cycle), so that the same text gives other
 samples the second time. Every call of `speak` therefore loads the shared library afresh, which costs 0.4 ms, and
 seeds both of its random sources: the same call gives the same bytes, whatever was spoken before. A lock guards the
-library within a process; each process has a data folder of its own.
+library within a process; each process has a data folder and a copy of the library of its own, so that nothing else
+(a phonemizer in the same process, say) can keep the library's state alive or share it.
+
+In the synchronous mode used here the library starts no thread, and the callback is held for as long as the process,
+so that nothing can run in it once it is unloaded.
 
 The library is GPL and an optional extra: it comes with `pip install 'diffdyad[rehearse]'`.
 """
@@ -99,6 +103,10 @@ class _Engine:
         self.pid = os.getpid()
         self._loader = _loader()
         self._data = self._private_data()
+        # a copy, because a library that someone else holds open too would not go with our dlclose, nor would its state
+        source = Path(self._loader.get_library_path())
+        self._library = self._data.parent / source.name
+        shutil.copyfile(source, self._library)
         self._libc = ctypes.CDLL(None) if os.name == "posix" else ctypes.cdll.msvcrt
         self._chunks: list[np.ndarray] = []
         self._events: list[tuple[int, int, int, bytes]] = []
@@ -137,7 +145,7 @@ class _Engine:
 
     def speak(self, phrases: list[Phrase], language: str, variant: str, seed: int) -> list[Spoken]:
         self._variant.write_text(variant, encoding="utf-8")
-        library = ctypes.CDLL(self._loader.get_library_path())
+        library = ctypes.CDLL(str(self._library))
         try:
             rate = library.espeak_Initialize(
                 _RETRIEVAL_SYNCHRONOUS, 200, str(self._data).encode(), _PHONEME_EVENTS_IPA_NO_EXIT

@@ -258,7 +258,7 @@ def _words(said: Spoken, ssml: str, starts: list[float], phonemes: list[Phoneme]
     """Words by their place in the text, on the phonemes nearest to their events.
 
     eSpeak NG says some words as one ('would have'): they share its phonemes by their letters."""
-    tokens = [m for m in re.finditer(r"[^\s<>]+(?![^<]*>)", ssml) if re.search(r"\w", m.group())]
+    tokens = [m for m in re.finditer(r"[^\s<>]+(?![^<]*>)", ssml) if _bare(m.group())]
     found: dict[int, float] = {}  # token -> start; '1995' and "don't" raise several events, the first counts
     for (_, position), start in zip(said.words, starts, strict=True):
         for index, token in enumerate(tokens):
@@ -274,11 +274,16 @@ def _words(said: Spoken, ssml: str, starts: list[float], phonemes: list[Phoneme]
         stop = heads[k + 1] if k + 1 < len(heads) else len(tokens)
         if first[k + 1] <= first[k]:
             continue
-        said_as_one = [re.sub(r"^\W+|\W+$", "", unescape(t.group())) for t in tokens[head:stop]]
+        said_as_one = [_bare(t.group()) for t in tokens[head:stop]]
         begin, end = float(onsets[first[k]]), float(ends[first[k + 1] - 1])
         edges = begin + (end - begin) * np.cumsum([0, *map(len, said_as_one)]) / sum(map(len, said_as_one))
         words += [Word(w, float(edges[n]), float(edges[n + 1])) for n, w in enumerate(said_as_one)]
     return words
+
+
+def _bare(token: str) -> str:
+    """An SSML token without entities and punctuation; '' for '&amp;', which is no word."""
+    return re.sub(r"^\W+|\W+$", "", unescape(token))
 
 
 def _join(pieces: list[Utterance], plans: list[_Plan], voice: Voice, generator: np.random.Generator) -> Utterance:
