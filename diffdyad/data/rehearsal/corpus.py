@@ -9,6 +9,7 @@ import shutil
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -95,8 +96,11 @@ def _session_rows(key: SessionKey, settings: RehearsalSettings) -> list[dict[str
 
 
 def _start_worker() -> None:
+    import faulthandler
+
     import torch
 
+    faulthandler.enable()  # a worker that dies says where
     torch.set_num_threads(1)  # the workers share the cores among themselves
 
 
@@ -149,6 +153,11 @@ def rehearse(
         executor = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker)
     try:
         _write(todo, _in_order(executor, keys, settings, 2 * workers + 2), len(keys), progress)
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process ended before its work was done; its own message, if it left one, is above (none: it was "
+            f"killed, perhaps for memory); the same command goes on with the corpus in {out}"
+        ) from None
     finally:
         if executor is not None:
             executor.shutdown(wait=True, cancel_futures=True)
