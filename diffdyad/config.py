@@ -213,7 +213,10 @@ def _override(values: dict, override: str) -> None:
         place = place.setdefault(name, {})
         if not isinstance(place, dict):
             raise UserError(f"expected a section before {names[-1]!r} in the override {override!r}")
-    place[names[-1]] = yaml.load(text, Loader=_Loader)
+    try:
+        place[names[-1]] = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        raise UserError(f"expected a YAML value after = in the override {override!r}") from None
 
 
 def describe_first(error: ValidationError) -> str:

@@ -225,14 +225,18 @@ class ContextEncoder(ModelMixin, ConfigMixin):
         if self._text is None:
             from diffdyad.text import TextEncoder
 
-            self._text = TextEncoder(self.config.text_encoder, self.config.text_revision, allow_download=self.allow_download)
+            self._text = TextEncoder(
+                self.config.text_encoder, self.config.text_revision, allow_download=self.allow_download
+            )
         return self._text
 
     def affect_encoder(self):
         if self._affect is None:
             from diffdyad.affect import AffectEncoder
 
-            self._affect = AffectEncoder(self.config.affect_encoder, self.config.affect_revision, allow_download=self.allow_download)
+            self._affect = AffectEncoder(
+                self.config.affect_encoder, self.config.affect_revision, allow_download=self.allow_download
+            )
         return self._affect
 
     def taken(self, turn: PreviousTurn) -> PreviousTurn:
@@ -274,6 +278,8 @@ class ContextEncoder(ModelMixin, ConfigMixin):
 
         def put(name: str, frames: Tensor) -> None:
             frames = frames[-round(self.config.longest_s * fps) :]
+            if not len(frames):
+                return  # less than half a frame
             cells = min(num_cells, -(-len(frames) // self.frames_per_cell))
             pooled = pool_cells(frames, cells, self.frames_per_cell)
             result.features[name] = torch.cat([pooled.new_zeros(num_cells - cells, pooled.shape[-1]), pooled])

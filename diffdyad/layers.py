@@ -143,10 +143,11 @@ class SinusoidalEmbedding(nn.Module):
 class DenoiserBlock(nn.Module):
     """Self-attention, gated cross-attention to the context, and feed-forward, modulated by AdaLN.
 
-    The modulation starts at zero, so a new network passes its input through. Source: Peebles and Xie
-    2023 (DiT, adaLN-Zero); one modulation serves all blocks, each adding a bias of its own (Chen et
-    al. 2023, PixArt-alpha), which saves a quarter of the weights. The gate on the context starts at zero as well and depends on the time
-    since the previous turn ended, so that its influence can fade as the answer goes on.
+    The modulation starts at zero, so a new network passes its input through (Peebles and Xie 2023, DiT,
+    adaLN-Zero); one modulation serves all blocks, each adding a bias of its own (Chen et al. 2023,
+    PixArt-alpha), which saves a quarter of the weights. The gate on the context starts at zero as well
+    and depends on the time since the previous turn ended, so that its influence can fade as the answer
+    goes on.
     """
 
     def __init__(self, width: int, num_heads: int, gate_width: int):

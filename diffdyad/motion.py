@@ -21,14 +21,15 @@ BASES = ("arkit", "flame2020", "flame2023", "flame2023-open")
 
 POSE_GROUPS = ("global_orient", "neck_pose", "jaw_pose", "leye_pose", "reye_pose")
 
-ARKIT_EXPRESSIONS = tuple(
-    """eyeBlinkLeft eyeSquintLeft eyeWideLeft eyeBlinkRight eyeSquintRight eyeWideRight jawForward mouthClose
-    mouthFunnel mouthPucker mouthRight mouthLeft mouthSmileLeft mouthSmileRight mouthFrownLeft mouthFrownRight
-    mouthDimpleLeft mouthDimpleRight mouthStretchLeft mouthStretchRight mouthRollLower mouthRollUpper
-    mouthShrugLower mouthShrugUpper mouthPressLeft mouthPressRight mouthLowerDownLeft mouthLowerDownRight
-    mouthUpperUpLeft mouthUpperUpRight browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight
-    cheekPuff cheekSquintLeft cheekSquintRight noseSneerLeft noseSneerRight tongueOut""".split()
-)
+ARKIT_EXPRESSIONS = (
+    "eyeBlinkLeft", "eyeSquintLeft", "eyeWideLeft", "eyeBlinkRight", "eyeSquintRight", "eyeWideRight", "jawForward",
+    "mouthClose", "mouthFunnel", "mouthPucker", "mouthRight", "mouthLeft", "mouthSmileLeft", "mouthSmileRight",
+    "mouthFrownLeft", "mouthFrownRight", "mouthDimpleLeft", "mouthDimpleRight", "mouthStretchLeft",
+    "mouthStretchRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthPressLeft",
+    "mouthPressRight", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight",
+    "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff",
+    "cheekSquintLeft", "cheekSquintRight", "noseSneerLeft", "noseSneerRight", "tongueOut",
+)  # fmt: skip
 """ARKit's 52 blendshapes less eyeLook* (8) and jawOpen, jawLeft, jawRight, which are joint rotations here."""
 
 JAW_OPEN_RADIANS = 0.4

@@ -122,7 +122,7 @@ class DyadPipeline(DiffusionPipeline):
                 f"its statistics {stats.layout.dim} ({stats.layout.basis}) at {stats.config.fps} fps"
             )
         if stats.mean.shape != (stats.layout.dim,) or not (stats.std > 0).all() or not stats.mean.isfinite().all():
-            raise UserError("the checkpoint's motion statistics are damaged: expected finite means, positive deviations")
+            raise UserError("the checkpoint's motion statistics are damaged: expected finite means and deviations > 0")
         if self.speech_encoder.config.fps != config.fps:
             raise UserError(
                 f"the checkpoint's parts disagree: its network runs at {config.fps} fps, its speech encoder at "
@@ -131,8 +131,8 @@ class DyadPipeline(DiffusionPipeline):
         widths = dict(self.context_encoder.config.widths or {})
         if widths != dict(config.context_widths or {}):
             raise UserError(
-                f"the checkpoint's parts disagree on the context: its network takes {dict(config.context_widths or {})}, "
-                f"its context encoder gives {widths}"
+                "the checkpoint's parts disagree on the context: its network takes "
+                f"{dict(config.context_widths or {})}, its context encoder gives {widths}"
             )
 
     @classmethod
@@ -151,7 +151,7 @@ class DyadPipeline(DiffusionPipeline):
             path = snapshot_download(str(pretrained_model_name_or_path), **hub)
         kwargs.setdefault("dtype", torch.float32)
         pipeline = super().from_pretrained(path, use_safetensors=True, **kwargs)
-        # weights mapped from a file lie where the file has them; kernels may round by alignment: same bytes, same place
+        # weights mapped from a file lie where it has them, and kernels may round by alignment: copied, they do not
         for tensor in (*pipeline.denoiser.parameters(), *pipeline.denoiser.buffers()):
             tensor.data = tensor.data.clone()
         # who names a repository has asked for the network: encoders it refers to may come from there too

@@ -44,7 +44,7 @@ def sampler(name: str, trained: SchedulerMixin) -> SchedulerMixin:
     """The sampler `name` for a model trained with (or saved with) the scheduler `trained`."""
     if isinstance(trained, FlowMatchEulerDiscreteScheduler):
         if name not in ("flow", "euler"):
-            raise UserError(f"this model was trained with flow matching: expected the scheduler 'euler', found {name!r}")
+            raise UserError(f"this model was trained by flow matching: expected the scheduler 'euler', found {name!r}")
         return FlowMatchEulerDiscreteScheduler.from_config(trained.config)
     if name not in SAMPLERS:
         raise UserError(f"expected a scheduler among {', '.join(SAMPLERS)}, found {name!r}")

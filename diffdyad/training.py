@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -97,10 +98,9 @@ def _build(config: RunConfig, accelerator: Accelerator) -> Parts:
     cache = Path(config.data.cache or dataset / "features")
     splits = {}
     for split in ("train", "validation"):
-        with accelerator.main_process_first():
-            with tqdm(desc=f"features, {split}", unit="shard", disable=not accelerator.is_main_process) as bar:
-                progress = partial(_show, bar)
-                paths = features.build(dataset, split, cache, speech, context, layout, fps, progress=progress)
+        bar = tqdm(desc=f"features, {split}", unit="shard", disable=not accelerator.is_main_process)
+        with accelerator.main_process_first(), bar:
+            paths = features.build(dataset, split, cache, speech, context, layout, fps, progress=partial(_show, bar))
         splits[split] = features.load(paths)
 
     stats = _motion_statistics(splits["train"], MotionStats.for_layout(layout, fps))
@@ -166,7 +166,8 @@ class _Run:
         share = accelerator.num_processes * training.accumulation_steps
         if training.batch_size % share:
             raise UserError(
-                f"training.batch_size {training.batch_size} must be a multiple of processes x accumulation_steps, {share}"
+                f"training.batch_size {training.batch_size} must be a multiple of processes x accumulation_steps = "
+                f"{share}"
             )
         self.micro_batch = training.batch_size // share
         self.noise = schedulers.training_scheduler(
@@ -232,8 +233,7 @@ class _Run:
         means: dict[str, Tensor] = {}
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
-            context = torch.enable_grad() if last else self.accelerator.no_sync(self.model)
-            with context:
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
                 sums = self.loss_sums(batch)
                 # DDP averages gradients over processes; the counts are already those of all of them
                 loss = sums.total(self.weights, counts) * self.accelerator.num_processes
@@ -278,7 +278,8 @@ class _Run:
             disable=not self.accelerator.is_main_process,
         )
         self.model.train()
-        with ThreadPoolExecutor(1) as loader:
+        # one thread for loading: a second team of threads beside the model's would double the step's time
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as loader:
             upcoming: Future = loader.submit(self.batches, self.step)
             while self.step < training.max_steps:
                 waited = time.perf_counter()

@@ -28,7 +28,9 @@ def windows(total: int, length: int, prefix: int, margin: int, given: int = 0) -
     again; given: first frames of the timeline that are known beforehand (at most `length` - 1).
     """
     if not 0 <= prefix + margin < length or given >= length:
-        raise ValueError(f"expected prefix + margin < length and given < length, got {prefix}, {margin}, {length}, {given}")
+        raise ValueError(
+            f"expected prefix + margin < length and given < length, got {prefix}, {margin}, {length}, {given}"
+        )
     start, known = 0, given
     while known < total:
         last = start + length >= total

@@ -62,8 +62,8 @@ def test_trained_pipeline_samples_from_the_command_line(trained, corpus, tmp_pat
     exchange = ExchangeShards(corpus, "test")[0]
     write_wav(tmp_path / "answer.wav", torch.from_numpy(exchange.responder.waveform[-32000:]))
     model, out = trained / "run" / "pipeline", tmp_path / "out"
-    arguments = ["sample", "--audio", tmp_path / "answer.wav", "--model", model, "--out", out, "--no-video", "--steps", 2]
-    assert main([str(a) for a in arguments]) == 0
+    arguments = ["--audio", tmp_path / "answer.wav", "--model", model, "--out", out, "--no-video", "--steps", 2]
+    assert main(["sample", *map(str, arguments)]) == 0
     assert len(load_motion(out / "motion.npz")) == 50
     log = [json.loads(line) for line in (trained / "run" / "log.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == 6 and {"validation/motion", "validation/context_gap"} <= log[-1].keys()

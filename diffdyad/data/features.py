@@ -98,7 +98,8 @@ def compute(
         waveform = torch.zeros(round(len(motion) * SAMPLING_RATE / stats.config.fps))
     features = speech.encode(normalise_loudness(waveform, SAMPLING_RATE)[None])[0]
     num_frames = min(len(features), len(motion))
-    turn = context.raw_features(context.taken(previous_turn(exchange)), speech, stats, f"exchange {exchange.exchange_id}")
+    previous = context.taken(previous_turn(exchange))
+    turn = context.raw_features(previous, speech, stats, f"exchange {exchange.exchange_id}")
     return ExchangeFeatures(
         exchange.exchange_id, exchange.responder_name, exchange.start_s, exchange.previous_end_s,
         motion.values[:num_frames], motion.valid[:num_frames], features[:num_frames], turn,

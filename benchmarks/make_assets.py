@@ -1,6 +1,6 @@
 """Makes what `assets/` carries out of a finished run of configs/rehearsal.yaml.
 
-    python assets/make.py runs/rehearsal data/rehearsal
+    python benchmarks/make_assets.py runs/rehearsal data/rehearsal
 
 default/: the trained pipeline in half precision, with its card; exchanges/: a few exchanges of the corpus'
 test split, whose people, voices and dialogues are in none of the training data.
@@ -19,7 +19,7 @@ from diffdyad.media import SAMPLING_RATE, encode_flac
 from diffdyad.motion import save_motion
 from diffdyad.pipeline import DyadPipeline
 
-ASSETS = Path(__file__).resolve().parent
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
 NUM_EXCHANGES = 3
 
 
@@ -61,8 +61,8 @@ training data.
 `motion` and `velocity` are mean squares of standardised channels, averaged over noise levels; `vertex` and `aperture`
 are square millimetres on the clay head; `context_gap` is how much `motion` rises when the context is withheld.
 
-**It cannot** know real people's reactions: it has learnt the corpus' rules. Claims about human behaviour need training on
-real exchanges.
+**It cannot** know real people's reactions: it has learnt the corpus' rules. Claims about human behaviour need
+training on real exchanges.
 """
 
 
@@ -96,7 +96,9 @@ def save_exchange(exchange: Exchange, folder: Path) -> None:
     num_frames = round((exchange.previous_end_s - exchange.start_s) * exchange.fps)
     motion.values, motion.valid = motion.values[:num_frames], motion.valid[:num_frames]
     save_motion(folder / "previous_motion.npz", motion)
-    words = [{"word": w.word, "start_s": round(w.start_s, 3), "end_s": round(w.end_s, 3)} for w in exchange.previous.words]
+    words = [
+        {"word": w.word, "start_s": round(w.start_s, 3), "end_s": round(w.end_s, 3)} for w in exchange.previous.words
+    ]
     record = {
         "previous_text": exchange.previous.text, "responder_text": exchange.responder.text,
         "gap_s": round(exchange.gap_s, 3), "words": words, "exchange_id": exchange.exchange_id,
