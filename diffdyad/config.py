@@ -118,6 +118,9 @@ class ConditionConfig(Section):
     prefix: float = Field(0.5, ge=0, le=1, description="share of examples whose first frames are given")
     prefix_s: float = Field(1.2, gt=0, description="longest given prefix, seconds")
     prefix_noise: float = Field(0.1, ge=0, description="largest noise on given frames, in standard deviations")
+    onset: float = Field(
+        0.5, ge=0, le=1, description="share of windows that lie around the response's onset, where reactions are"
+    )
     live: float = Field(0.3, ge=0, le=1, description="share of examples whose future is not yet heard")
     shortest_lookahead_s: float = Field(0.2, ge=0)
 
@@ -135,6 +138,9 @@ class TrainingConfig(Section):
     max_steps: int = Field(10_000, ge=1)
     learning_rate: float = Field(4e-4, gt=0)
     warmup_steps: int = Field(300, ge=0)
+    context_rate: float = Field(1.0, ge=0, description="learning rate of what reads the context, times this")
+    other_rate: float = Field(1.0, ge=0, description="of everything else; 0 keeps a first stage's weights as they are")
+    start_from: str | None = Field(None, description="folder of a trained pipeline whose weights are taken first")
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)

@@ -6,7 +6,7 @@ Shapes: S samples of audio, T frames, D channels, K samples of motion.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -180,6 +180,7 @@ class DyadPipeline(DiffusionPipeline):
         generator: torch.Generator | None = None,
         protect_articulation: bool = True,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
+        negative_context: Sequence[PreviousTurn | Context] = (),
         sampling_rate: int = 16000,
         progress: Callable[[int, int], None] | None = None,
     ) -> DyadOutput:
@@ -190,6 +191,8 @@ class DyadPipeline(DiffusionPipeline):
         guidance_interval: noise levels, 0 = clean to 1 = pure noise, between which scales beyond 1 apply;
         start: one of STARTS, or a clip whose last frames come first; style: another clip of the responder;
         protect_articulation: keep guidance beyond 1 off the opening of the lips while the responder speaks;
+        negative_context: other turns, matched in length and gap: the mean over them takes the place of "no
+        context", which leaves of the guidance what this turn does and no other would;
         progress: called with (frames done, frames in all).
 
         Raises UserError for inputs that the model cannot take.
@@ -208,6 +211,7 @@ class DyadPipeline(DiffusionPipeline):
             raise UserError(f"expected finite mono audio of shape (samples,), found shape {tuple(audio.shape)}")
         if isinstance(context, PreviousTurn):
             context = None if context.is_empty else self.encode_context(context)
+        others = [turn if isinstance(turn, Context) else self.encode_context(turn) for turn in negative_context]
         lead = self._lead(start, context)
         timeline = Timeline(self.speech_encoder, audio, len(lead))
         lips = self._lip_directions() if protect_articulation else None
@@ -229,7 +233,7 @@ class DyadPipeline(DiffusionPipeline):
         )
         for window in windows(timeline.num_frames, length, prefix, margin, given):
             motion[:, window.start : window.start + window.length] = self._sample_window(
-                timeline, window, motion, noise, context, style_row, scales, lips, steps, generator
+                timeline, window, motion, noise, context, others, style_row, scales, lips, steps, generator
             )
             if progress is not None:
                 progress(window.stop, timeline.num_frames)
@@ -285,7 +289,8 @@ class DyadPipeline(DiffusionPipeline):
 
     def _sample_window(
         self, timeline: Timeline, window: Window, motion: Tensor, noise: Tensor, context: Context | None,
-        style: Tensor | None, scales: Guidance, lips: Tensor | None, steps: int, generator: torch.Generator | None,
+        others: list[Context], style: Tensor | None, scales: Guidance, lips: Tensor | None, steps: int,
+        generator: torch.Generator | None,
     ) -> Tensor:
         """The window's frames, (K, length, D), given ones as they were."""
         device = self._execution_device
@@ -293,39 +298,49 @@ class DyadPipeline(DiffusionPipeline):
         missing = window.start + window.length - motion.shape[1]
         given, sample = (F.pad(x[:, span], (0, 0, 0, max(missing, 0))).to(device) for x in (motion, noise))
         prefix_mask = torch.arange(window.length, device=device)[None] < window.prefix
-        encoded = self.denoiser.encode(self._conditions(timeline, window, context, style, scales, num_samples))
+        turns = self._turns(scales, context, others)
+        rows = num_samples * sum(map(len, turns.values()))
+        encoded = self.denoiser.encode(self._conditions(timeline, window, turns, style, num_samples))
         guard = None
         if lips is not None:
             speaking = timeline.speaking(window.start, window.length)[:, None]
             guard = ArticulationGuard(lips.to(device), speaking.to(device))
 
-        branches = len(scales.branches)
         self.scheduler.set_timesteps(steps, device=device)
         for timestep in self.scheduler.timesteps:
             sample = torch.where(prefix_mask[..., None], given, sample)
-            told = schedulers.network_timestep(self.scheduler, timestep).expand(branches * num_samples)
+            told = schedulers.network_timestep(self.scheduler, timestep).expand(rows)
             predicted = self.denoiser(
-                sample.repeat(branches, 1, 1), told, encoded, prefix_mask.expand(branches * num_samples, -1)
+                sample.repeat(rows // num_samples, 1, 1), told, encoded, prefix_mask.expand(rows, -1)
             )
-            outputs = dict(zip(scales.branches, predicted.chunk(branches), strict=True))
+            blocks = predicted.split([num_samples * len(group) for group in turns.values()])
+            outputs = {
+                name: block if len(block) == num_samples else block.unflatten(0, (-1, num_samples)).mean(0)
+                for name, block in zip(turns, blocks, strict=True)
+            }
             clean = scales.combine(outputs, schedulers.noise_level(self.scheduler, timestep), guard)
             sample = schedulers.step(self.scheduler, clean, timestep, sample, generator)
         sample = torch.where(prefix_mask[..., None], given, sample)
         return sample[:, : window.length - max(missing, 0)].float().cpu()
 
+    def _turns(self, scales: Guidance, context: Context | None, others: list[Context]) -> dict[str, list[Context]]:
+        """The previous turns that each branch is evaluated with."""
+        nothing = self.context_encoder.place(TurnFeatures(), end_s=0.0)
+        given = {"none": [nothing], "audio": others or [nothing], "full": [context]}
+        return {name: given[name] for name in scales.branches}
+
     def _conditions(
-        self, timeline: Timeline, window: Window, context: Context | None, style: Tensor | None, scales: Guidance,
+        self, timeline: Timeline, window: Window, turns: dict[str, list[Context]], style: Tensor | None,
         num_samples: int,
     ) -> Conditions:
-        """One block of K rows per branch, in the order of the branches."""
+        """A block of K rows per turn, branch after branch."""
         device = self._execution_device
-        rows = len(scales.branches) * num_samples
+        flat = [(name, turn) for name, group in turns.items() for turn in group]
+        rows = len(flat) * num_samples
         features, heard = timeline.speech(window.start, window.length)
         start_s = (window.start - timeline.num_lead) / self.fps
-        speech_given = torch.tensor([name != "none" for name in scales.branches]).repeat_interleave(num_samples)
-        none = self.context_encoder.place(TurnFeatures(), end_s=0.0)
-        turns = [context if name == "full" else none for name in scales.branches]
-        turn = collate(turns).repeat(num_samples)
+        speech_given = torch.tensor([name != "none" for name, _ in flat]).repeat_interleave(num_samples)
+        turn = collate([turn for _, turn in flat]).repeat(num_samples)
         blank = torch.zeros(3 * self.layout.dim)
         return Conditions(
             speech=features.to(device).expand(rows, -1, -1, -1),

@@ -118,6 +118,17 @@ def _build(config: RunConfig, accelerator: Accelerator) -> Parts:
             motion_dim=layout.dim, fps=fps, speech_width=speech.num_channels, speech_layers=speech.num_layers,
             context_widths=widths, **config.model.model_dump(),
         )
+    if config.training.start_from:
+        first = DyadPipeline.from_pretrained(config.training.start_from)
+        try:
+            denoiser.load_state_dict(first.denoiser.state_dict())
+        except RuntimeError as error:
+            raise UserError(
+                f"training.start_from {config.training.start_from} is of another layout than the config "
+                f"({str(error).splitlines()[0]})"
+            ) from None
+        # what its weights were trained to read
+        stats, speech, context = first.statistics, first.speech_encoder, first.context_encoder
     windows = {
         split: ExchangeWindows(items, speech, context, stats, config.conditions) for split, items in splits.items()
     }
@@ -180,10 +191,13 @@ class _Run:
 
             self.stats = copy.deepcopy(parts.stats).to(accelerator.device)
         self.model = accelerator.prepare(parts.denoiser)
-        decay = [p for p in self.model.parameters() if p.ndim > 1]
-        rest = [p for p in self.model.parameters() if p.ndim <= 1]
+        groups: dict[tuple[float, float], list] = {}
+        for name, parameter in self.bare().named_parameters():
+            rate = training.context_rate if "context" in name else training.other_rate
+            decay = training.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
         self.optimizer = torch.optim.AdamW(
-            [{"params": decay, "weight_decay": training.weight_decay}, {"params": rest, "weight_decay": 0.0}],
+            [{"params": p, "weight_decay": decay, "rate": rate} for (rate, decay), p in groups.items()],
             lr=training.learning_rate, betas=(0.9, 0.99),
         )  # fmt: skip
         self.ema = EMAModel(self.bare().parameters(), decay=training.ema_decay, use_ema_warmup=True, power=0.75)
@@ -228,7 +242,7 @@ class _Run:
     def train_step(self, batches: list[Batch]) -> dict[str, float]:
         training = self.config.training
         for group in self.optimizer.param_groups:
-            group["lr"] = training.learning_rate * self.schedule(self.step)
+            group["lr"] = training.learning_rate * self.schedule(self.step) * group["rate"]
         counts = self._global_counts(batches)
         means: dict[str, Tensor] = {}
         for number, batch in enumerate(batches):

@@ -41,6 +41,17 @@ def test_scale_one_is_the_conditional_model(tiny_pipeline):
     assert not torch.equal(one, run(tiny_pipeline, context=TURN, guidance_scale=2.0))
 
 
+def test_negative_contexts_take_the_place_of_none(tiny_pipeline):
+    other = PreviousTurn(audio=tone(2.0, 120.0), gap_s=0.3)
+    one = run(tiny_pipeline, context=TURN)
+    assert torch.equal(one, run(tiny_pipeline, context=TURN, negative_context=[other]))
+    stronger = {"context": TURN, "guidance_scale": 2.0, "protect_articulation": False}
+    assert not torch.equal(run(tiny_pipeline, **stronger), run(tiny_pipeline, **stronger, negative_context=[other]))
+    # against itself there is nothing that this turn does and the other does not
+    itself = run(tiny_pipeline, **stronger, negative_context=[TURN, TURN])
+    assert torch.allclose(itself, one, atol=1e-4)
+
+
 def test_higher_scales_move_further(tiny_pipeline):
     still = run(tiny_pipeline, guidance_scale=0)
     moved = [(run(tiny_pipeline, context=TURN, guidance_scale=w) - still).abs().mean() for w in (0.5, 1.0, 2.0)]

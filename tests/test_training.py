@@ -133,6 +133,18 @@ def test_an_example_depends_on_its_key_alone(trained, corpus):
     assert torch.equal(one.conditions.speech[2:], two.conditions.speech)
 
 
+def test_a_second_stage_keeps_the_first_one_s_weights(trained, corpus, tmp_path):
+    first = trained / "run" / "pipeline"
+    settings = [f"training.start_from={first}", "training.other_rate=0.0", "training.context_rate=2.0"]
+    train(config(tmp_path, corpus, *settings))
+    before = DyadPipeline.from_pretrained(first).denoiser.state_dict()
+    after = weights(tmp_path)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and all("context" in name for name in moved)
+    with pytest.raises(UserError, match="start_from"):
+        train(config(tmp_path, corpus, *settings, "model.width=16", f"output={tmp_path / 'other'}"))
+
+
 def test_a_batch_that_processes_do_not_divide_is_refused(trained, corpus):
     with pytest.raises(UserError, match="accumulation_steps"):
         train(config(trained, corpus, "training.accumulation_steps=3"))

@@ -105,7 +105,12 @@ class ExchangeWindows:
         exchange = self.exchanges[number]
         total = len(exchange.motion)
         # up to half a window past the end, so that the ends of recordings are met as in sampling
-        first = int(uniform() * max(1, total - num_frames // 2 + 1))
+        last = max(0, total - num_frames // 2)
+        first = int(uniform() * (last + 1))
+        if happens(chances.onset):
+            # from the last seconds of listening on: where the previous turn shows
+            onset = -exchange.start_s * fps
+            first = min(max(round(onset + (0.5 - 4.5 * uniform()) * fps), 0), last)
         stop = min(first + num_frames, total)
         there = stop - first
 
