@@ -29,6 +29,10 @@ def last_validation(run: Path) -> dict:
     return [line for line in lines if "validation/motion" in line][-1]
 
 
+def first_stage(config: dict) -> str:
+    return ", from the weights of a first stage" if config["training"]["start_from"] else ""
+
+
 def card(run: Path, corpus: Path, pipeline: DyadPipeline) -> str:
     config = yaml.safe_load((run / "config.yaml").read_text())
     made = json.loads((corpus / "rehearsal.json").read_text())
@@ -51,8 +55,9 @@ effect of the previous turn on the answer. No real person is in it. Settings of 
 Dialogue templates, voices and people of the test split, which the embedded exchanges come from, are in none of the
 training data.
 
-**Trained by** `accelerate launch train.py --config configs/rehearsal.yaml`: {figures["step"]} steps of
-{config["training"]["batch_size"]} windows of 4 to 6 s; the averaged weights, stored in half precision.
+**Trained by** `accelerate launch train.py` with the settings in `training.yaml` beside this card{first_stage(config)}:
+{figures["step"]} steps of {config["training"]["batch_size"]} windows of 4 to 6 s; the averaged weights, stored in half
+precision.
 
 | validation split | |
 |---|---|
@@ -73,6 +78,10 @@ def save_default(run: Path, corpus: Path) -> None:
     target = ASSETS / "default"
     shutil.rmtree(target, ignore_errors=True)
     pipeline.save_pretrained(target, safe_serialization=True)
+    for path in target.rglob("*.json"):  # where the run lay is nobody's business
+        values = json.loads(path.read_text())
+        values.pop("_name_or_path", None)
+        path.write_text(json.dumps(values, indent=2) + "\n")
     (target / "README.md").write_text(text, encoding="utf-8")
     shutil.copy(run / "pipeline" / "training.yaml", target / "training.yaml")
 
@@ -81,7 +90,7 @@ def score(exchange: Exchange) -> float:
     """How well an exchange shows what the model does: a clear feeling, an answer of some 6 seconds in words."""
     if exchange.response_kind != "verbal" or not exchange.previous.text or not 5 < exchange.end_s < 9:
         return -1.0
-    if not 3 < -exchange.start_s < 10:
+    if not 3 < -exchange.start_s < 10 or not (exchange.previous.text + exchange.responder.text).isascii():
         return -1.0
     return abs(exchange.valence) + 0.3 * abs(exchange.arousal)
 
