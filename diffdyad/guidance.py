@@ -38,6 +38,12 @@ class ArticulationGuard:
         return delta - self.speaking * along
 
 
+def presence(elapsed_s: Tensor, whole_until_s: float, gone_after_s: float) -> Tensor:
+    """How much a turn still counts, by the seconds since it ended: 1, then a cosine down to 0. Same shape."""
+    done = ((elapsed_s - whole_until_s) / (gone_after_s - whole_until_s)).clamp(0, 1)
+    return 0.5 * (1 + torch.cos(torch.pi * done))
+
+
 def aperture_basis(jacobian: Tensor, std: Tensor, rank_tolerance: float = 1e-3) -> Tensor:
     """Orthonormal directions of standardised motion that move the lip aperture.
 
@@ -55,14 +61,12 @@ class Guidance:
 
     has_context: without, the full branch would be the audio branch itself, so the context's scale has no
     say; interval: noise levels (0 clean, 1 pure noise) between which context scales beyond 1 apply;
-    guarded: an `ArticulationGuard` will be used.
     """
 
     context_scale: float
     audio_scale: float = 1.0
     has_context: bool = True
     interval: tuple[float, float] = (0.0, 1.0)
-    guarded: bool = False
 
     @property
     def scale(self) -> float:
@@ -79,26 +83,27 @@ class Guidance:
     def branches(self) -> tuple[str, ...]:
         """The branches that must be evaluated, in the order of BRANCHES."""
         needed = set(self.coefficients(self.scale))
-        if self.scale > 1 and self.interval != (0.0, 1.0):
-            needed |= set(self.coefficients(1.0))
-        if self.scale > 1 and self.guarded:
-            needed.add("audio")
+        if self.scale > 1:
+            # beyond 1, the conditional model and what the context adds to it are told apart
+            needed |= {"audio", *self.coefficients(1.0)}
         return tuple(name for name in BRANCHES if name in needed)
 
-    def combine(self, outputs: dict[str, Tensor], level: float = 0.5, guard: ArticulationGuard | None = None) -> Tensor:
+    def combine(
+        self, outputs: dict[str, Tensor], level: float = 0.5, guard: ArticulationGuard | None = None,
+        presence: Tensor | None = None,
+    ) -> Tensor:
         """Guided output from the branches' outputs, (B, T, D) each, at a noise level in [0, 1].
 
-        With a guard, the part of the context's influence beyond scale 1 loses its component along the
-        lip aperture; up to scale 1 nothing is taken away, so the conditional model is never altered.
+        Up to scale 1 it is the sum of the branches; what the context adds beyond loses its component
+        along the lip aperture by the guard, and counts by `presence`, (T, 1) in [0, 1]. So the
+        conditional model itself is never altered.
         """
-        beyond = self.scale > 1 and self.interval[0] <= level <= self.interval[1]
-        scale = self.scale if beyond else min(self.scale, 1.0)
-        coefficients = self.coefficients(scale)
-        if len(coefficients) == 1:
-            (name,) = coefficients
-            return outputs[name]
-        combined = sum(c * outputs[name] if c != 1.0 else outputs[name] for name, c in coefficients.items())
-        if guard is not None and beyond:
-            delta = (scale - 1.0) * (outputs["full"] - outputs["audio"])
-            combined = combined - (delta - guard.remove(delta))
-        return combined
+        coefficients = self.coefficients(min(self.scale, 1.0))
+        terms = [value * outputs[name] if value != 1.0 else outputs[name] for name, value in coefficients.items()]
+        combined = terms[0] if len(terms) == 1 else sum(terms)
+        if self.scale <= 1 or not self.interval[0] <= level <= self.interval[1]:
+            return combined
+        beyond = (self.scale - 1.0) * (outputs["full"] - outputs["audio"])
+        if guard is not None:
+            beyond = guard.remove(beyond)
+        return combined + (beyond if presence is None else presence * beyond)

@@ -22,10 +22,10 @@ from diffdyad.conditioning import Conditions, style_features
 from diffdyad.context import Context, ContextEncoder, PreviousTurn, TurnFeatures, collate
 from diffdyad.denoiser import MotionDenoiser
 from diffdyad.errors import UserError
-from diffdyad.guidance import ArticulationGuard, Guidance, aperture_basis
+from diffdyad.guidance import ArticulationGuard, Guidance, aperture_basis, presence
 from diffdyad.media import LOUDNESS_TARGET_DB, normalise_loudness
 from diffdyad.motion import Motion, MotionLayout, MotionStats
-from diffdyad.windows import Window, windows
+from diffdyad.windows import Window, join, windows
 
 STARTS = ("none", "neutral", "smile", "listen")
 
@@ -88,7 +88,10 @@ class DyadPipeline(DiffusionPipeline):
     """Generates the responder's motion from the responder's speech and the previous speaker's turn.
 
     Components: denoiser, scheduler, statistics, speech_encoder, context_encoder. `window_s`, `prefix_s`
-    and `margin_s` say how long answers are put together; `num_inference_steps` is the default.
+    and `margin_s` say how long answers are put together; `num_inference_steps` is the default. The part of
+    the guidance beyond scale 1 counts in full until the first of `guidance_fade_s` after the previous turn's
+    end, and not at all after the second: training has hardly seen later answers, and what is exaggerated
+    there is drift, not reaction.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class DyadPipeline(DiffusionPipeline):
         prefix_s: float = 0.8,
         margin_s: float = 0.4,
         num_inference_steps: int = 12,
+        guidance_fade_s: tuple[float, float] = (6.0, 12.0),
     ):
         super().__init__()
         self.register_modules(
@@ -109,7 +113,8 @@ class DyadPipeline(DiffusionPipeline):
             context_encoder=context_encoder,
         )
         self.register_to_config(
-            window_s=window_s, prefix_s=prefix_s, margin_s=margin_s, num_inference_steps=num_inference_steps
+            window_s=window_s, prefix_s=prefix_s, margin_s=margin_s, num_inference_steps=num_inference_steps,
+            guidance_fade_s=list(guidance_fade_s),
         )
         self._check()
 
@@ -215,9 +220,7 @@ class DyadPipeline(DiffusionPipeline):
         lead = self._lead(start, context)
         timeline = Timeline(self.speech_encoder, audio, len(lead))
         lips = self._lip_directions() if protect_articulation else None
-        scales = Guidance(
-            guidance_scale, audio_guidance_scale, context is not None, guidance_interval, guarded=lips is not None
-        )
+        scales = Guidance(guidance_scale, audio_guidance_scale, context is not None, guidance_interval)
         steps = num_inference_steps or self.config.num_inference_steps
         style_row = self._style(style)
         noise = torch.randn(
@@ -306,6 +309,11 @@ class DyadPipeline(DiffusionPipeline):
             speaking = timeline.speaking(window.start, window.length)[:, None]
             guard = ArticulationGuard(lips.to(device), speaking.to(device))
 
+        there = None
+        if context is not None:
+            seconds = (torch.arange(window.start, window.start + window.length) - timeline.num_lead) / self.fps
+            there = presence(seconds - context.end_s[0].cpu(), *self.config.guidance_fade_s)[:, None].to(device)
+
         self.scheduler.set_timesteps(steps, device=device)
         for timestep in self.scheduler.timesteps:
             sample = torch.where(prefix_mask[..., None], given, sample)
@@ -318,9 +326,9 @@ class DyadPipeline(DiffusionPipeline):
                 name: block if len(block) == num_samples else block.unflatten(0, (-1, num_samples)).mean(0)
                 for name, block in zip(turns, blocks, strict=True)
             }
-            clean = scales.combine(outputs, schedulers.noise_level(self.scheduler, timestep), guard)
+            clean = scales.combine(outputs, schedulers.noise_level(self.scheduler, timestep), guard, there)
             sample = schedulers.step(self.scheduler, clean, timestep, sample, generator)
-        sample = torch.where(prefix_mask[..., None], given, sample)
+        sample = join(given, sample, window.prefix)
         return sample[:, : window.length - max(missing, 0)].float().cpu()
 
     def _turns(self, scales: Guidance, context: Context | None, others: list[Context]) -> dict[str, list[Context]]:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 
 @dataclass(frozen=True)
 class Window:
@@ -38,3 +41,17 @@ def windows(total: int, length: int, prefix: int, margin: int, given: int = 0) -
         yield Window(start, length, known - start, stop)
         known = stop
         start = max(stop - prefix, start + 1)
+
+
+def join(given: Tensor, generated: Tensor, prefix: int, fade: int = 8) -> Tensor:
+    """The given first frames, and after them the generated ones, without a jump. (B, T, D) each.
+
+    The network generates the given frames, too, and is off by a little: the frames that follow are moved
+    by what it was off at the last given one, fading out over `fade` frames.
+    """
+    if prefix == 0:
+        return generated
+    off = given[:, prefix - 1 : prefix] - generated[:, prefix - 1 : prefix]
+    after = generated[:, prefix:]
+    weight = 1 - torch.arange(1, after.shape[1] + 1, device=after.device) / (fade + 1)
+    return torch.cat([given[:, :prefix], after + weight.clamp_min(0)[:, None] * off], 1)

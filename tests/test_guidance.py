@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from diffdyad.guidance import ArticulationGuard, Guidance, aperture_basis
+from diffdyad.guidance import ArticulationGuard, Guidance, aperture_basis, presence
 
 SHAPE = (2, 9, 6)
 
@@ -13,7 +13,7 @@ def outputs():
 
 
 def guided(outputs, context, audio, has_context=True, guard=None):
-    scales = Guidance(context, audio, has_context, guarded=guard is not None)
+    scales = Guidance(context, audio, has_context)
     return scales.combine({name: outputs[name] for name in scales.branches}, guard=guard)
 
 
@@ -28,7 +28,9 @@ def test_scale_zero_is_no_context_to_the_byte(outputs):
     assert guided(outputs, 0, 0) is outputs["none"]
 
 
-@pytest.mark.parametrize("context, audio, branches", [(2, 1, ("audio", "full")), (1.5, 1.5, ("none", "full"))])
+@pytest.mark.parametrize(
+    "context, audio, branches", [(2, 1, ("audio", "full")), (0.5, 0.5, ("none", "full")), (1, 1, ("full",))]
+)
 def test_branches_without_weight_are_not_evaluated(context, audio, branches):
     assert Guidance(context, audio).branches == branches
 
@@ -67,7 +69,7 @@ def test_guard_leaves_scales_up_to_one_alone(outputs):
 def test_guard_holds_where_the_audio_branch_cancels(outputs):
     # audio scale equal to the context scale drops the audio branch from the sum, but the guard needs it
     guard = ArticulationGuard(torch.eye(6)[:2], torch.ones(1, 9, 1))
-    assert "audio" in Guidance(2.0, 2.0, guarded=True).branches
+    assert "audio" in Guidance(2.0, 2.0).branches
     held = guided(outputs, 2.0, 2.0, guard=guard)
     free = outputs["none"] + 2 * (outputs["full"] - outputs["none"])
     assert torch.allclose(held[..., 2:], free[..., 2:], atol=1e-5)
@@ -83,3 +85,11 @@ def test_outside_the_interval_the_scale_is_one(outputs, audio):
     assert torch.equal(scales.combine(there, level=0.5), guided(outputs, 3.0, audio))
     weak = Guidance(0.0, audio, interval=(0.2, 0.8))
     assert torch.equal(weak.combine(outputs, level=0.9), guided(outputs, 0.0, audio))
+
+
+def test_presence_fades_the_part_beyond_one(outputs):
+    there = presence(torch.tensor([-3.0, 2.0, 6.0, 9.0, 12.0, 60.0]), 6.0, 12.0)
+    assert torch.allclose(there, torch.tensor([1.0, 1.0, 1.0, 0.5, 0.0, 0.0]), atol=1e-6)
+    faded = Guidance(3.0).combine(outputs, presence=torch.cat([torch.ones(4), torch.zeros(5)])[:, None])
+    assert torch.equal(faded[:, 4:], outputs["full"][:, 4:])
+    assert torch.allclose(faded[:, :4], guided(outputs, 3.0, 1.0)[:, :4])

@@ -1,6 +1,7 @@
 import pytest
+import torch
 
-from diffdyad.windows import windows
+from diffdyad.windows import join, windows
 
 
 @pytest.mark.parametrize("total", [1, 49, 50, 51, 126, 127, 500, 1501])
@@ -17,3 +18,13 @@ def test_windows_cover_every_frame_once(total, given):
 def test_impossible_windows_are_refused():
     with pytest.raises(ValueError, match="prefix"):
         list(windows(100, 30, 20, 10))
+
+
+def test_a_join_has_no_jump_and_leaves_what_is_far():
+    line = torch.arange(20.0)[None, :, None].expand(1, 20, 2)
+    joined = join(line, line + 3.0, prefix=5)
+    assert torch.equal(joined[:, :5], line[:, :5])
+    steps = joined.diff(dim=1)
+    assert (steps[:, 4:].min() > 0.9) and steps.max() < 1.6  # 3 / 9 a frame, and the line's own 1
+    assert torch.equal(joined[:, 14:], line[:, 14:] + 3.0)
+    assert torch.equal(join(line, line, 5), line) and torch.equal(join(line, line + 1, 0), line + 1)
