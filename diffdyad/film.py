@@ -42,8 +42,9 @@ class Panel:
         """(t, V, 3) at a time."""
         for part in self.parts:
             for values in part.values.split(_CHUNK_FRAMES):
-                with torch.no_grad():
-                    yield head.from_motion(values, part.layout).numpy()
+                with torch.no_grad():  # around the work, not the yield: the mode would reach the caller
+                    vertices = head.from_motion(values, part.layout).numpy()
+                yield vertices
 
 
 def film(

@@ -89,9 +89,9 @@ class DyadPipeline(DiffusionPipeline):
 
     Components: denoiser, scheduler, statistics, speech_encoder, context_encoder. `window_s`, `prefix_s`
     and `margin_s` say how long answers are put together; `num_inference_steps` is the default. The part of
-    the guidance beyond scale 1 counts in full until the first of `guidance_fade_s` after the previous turn's
-    end, and not at all after the second: training has hardly seen later answers, and what is exaggerated
-    there is drift, not reaction.
+    the guidance beyond scale 1 counts in full until `guidance_whole_s` after the previous turn's end, and not
+    at all after `guidance_gone_s`: training has hardly seen later answers, and what is exaggerated there is
+    drift, not reaction.
     """
 
     def __init__(
@@ -105,7 +105,8 @@ class DyadPipeline(DiffusionPipeline):
         prefix_s: float = 0.8,
         margin_s: float = 0.4,
         num_inference_steps: int = 12,
-        guidance_fade_s: tuple[float, float] = (6.0, 12.0),
+        guidance_whole_s: float = 6.0,
+        guidance_gone_s: float = 12.0,
     ):
         super().__init__()
         self.register_modules(
@@ -114,7 +115,7 @@ class DyadPipeline(DiffusionPipeline):
         )
         self.register_to_config(
             window_s=window_s, prefix_s=prefix_s, margin_s=margin_s, num_inference_steps=num_inference_steps,
-            guidance_fade_s=list(guidance_fade_s),
+            guidance_whole_s=guidance_whole_s, guidance_gone_s=guidance_gone_s,
         )
         self._check()
 
@@ -312,7 +313,10 @@ class DyadPipeline(DiffusionPipeline):
         there = None
         if context is not None:
             seconds = (torch.arange(window.start, window.start + window.length) - timeline.num_lead) / self.fps
-            there = presence(seconds - context.end_s[0].cpu(), *self.config.guidance_fade_s)[:, None].to(device)
+            there = presence(
+                seconds - context.end_s[0].cpu(), self.config.guidance_whole_s, self.config.guidance_gone_s
+            )
+            there = there[:, None].to(device)
 
         self.scheduler.set_timesteps(steps, device=device)
         for timestep in self.scheduler.timesteps:
