@@ -53,5 +53,6 @@ def join(given: Tensor, generated: Tensor, prefix: int, fade: int = 8) -> Tensor
         return generated
     off = given[:, prefix - 1 : prefix] - generated[:, prefix - 1 : prefix]
     after = generated[:, prefix:]
-    weight = 1 - torch.arange(1, after.shape[1] + 1, device=after.device) / (fade + 1)
-    return torch.cat([given[:, :prefix], after + weight.clamp_min(0)[:, None] * off], 1)
+    done = torch.arange(1, after.shape[1] + 1, device=after.device) / (fade + 1)
+    weight = 0.5 * (1 + torch.cos(torch.pi * done.clamp(max=1)))  # flat at both ends: no kink in the movement
+    return torch.cat([given[:, :prefix], after + weight[:, None] * off], 1)
