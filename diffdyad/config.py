@@ -149,7 +149,6 @@ class TrainingConfig(Section):
     keep_checkpoints: int = Field(2, ge=1)
     validate_every: int = Field(500, ge=1, description="steps")
     log_every: int = Field(20, ge=1, description="steps")
-    num_workers: int = Field(0, ge=0)
 
 
 class CardConfig(Section):

@@ -111,8 +111,8 @@ def motion_losses(
 ) -> LossSums:
     """All terms of one batch.
 
-    predicted, target: standardised (B, T, D); valid: (B, T, G) per channel group, False also on the
-    given prefix and on padding.
+    predicted, target: standardised (B, T, D); valid: (B, T, G) per channel group, False on padding; given
+    first frames count, so that what follows continues their movement.
     """
     layout = stats.layout
     sums = LossSums()

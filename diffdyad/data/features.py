@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -217,8 +218,6 @@ def load(paths: Sequence[Path]) -> list[ExchangeFeatures]:
     """All exchanges of the files, memory-mapped."""
     items = []
     for path in paths:
-        from safetensors import safe_open
-
         try:
             with safe_open(path, "pt") as file:
                 index = json.loads(file.metadata()["index"])
