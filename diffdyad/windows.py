@@ -44,15 +44,18 @@ def windows(total: int, length: int, prefix: int, margin: int, given: int = 0) -
 
 
 def join(given: Tensor, generated: Tensor, prefix: int, fade: int = 8) -> Tensor:
-    """The given first frames, and after them the generated ones, without a jump. (B, T, D) each.
+    """The given first frames, and after them the generated ones, without a jump or a kink. (B, T, D) each.
 
-    The network generates the given frames, too, and is off by a little: the frames that follow are moved
-    by what it was off at the last given one, fading out over `fade` frames.
+    The network generates the given frames, too, and is off by a little: the frames that follow are moved by what it
+    was off at the last given one, and by how fast that was changing, both fading out over `fade` frames.
     """
     if prefix == 0:
         return generated
-    off = given[:, prefix - 1 : prefix] - generated[:, prefix - 1 : prefix]
+    off = given[:, :prefix] - generated[:, :prefix]
+    # over two frames: one is too noisy, and the network's tokens are two frames long
+    back = min(2, prefix - 1)
+    speed = (off[:, -1:] - off[:, -1 - back : prefix - back]) / max(back, 1)
     after = generated[:, prefix:]
-    done = torch.arange(1, after.shape[1] + 1, device=after.device) / (fade + 1)
-    weight = 0.5 * (1 + torch.cos(torch.pi * done.clamp(max=1)))  # flat at both ends: no kink in the movement
-    return torch.cat([given[:, :prefix], after + weight[:, None] * off], 1)
+    steps = torch.arange(1, after.shape[1] + 1, device=after.device)[:, None]
+    weight = 0.5 * (1 + torch.cos(torch.pi * (steps / (fade + 1)).clamp(max=1)))  # flat at both ends
+    return torch.cat([given[:, :prefix], after + weight * (off[:, -1:] + speed * steps)], 1)

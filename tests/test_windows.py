@@ -28,3 +28,17 @@ def test_a_join_has_no_jump_and_leaves_what_is_far():
     assert steps.min() > 0.99 and steps.max() < 1.6  # at most pi / 2 * 3 / 9 a frame, and the line's own 1
     assert torch.equal(joined[:, 14:], line[:, 14:] + 3.0)
     assert torch.equal(join(line, line, 5), line) and torch.equal(join(line, line + 1, 0), line + 1)
+
+
+def test_joined_frames_go_on_with_the_given_position_and_speed():
+    """A generated clip that is off by a straight line is moved onto the given one at once, and is itself again later."""
+    steps = torch.arange(40.0)[None, :, None]
+    generated = torch.sin(0.3 * steps)
+    given = generated + 0.4 + 0.05 * steps
+    joined = join(given, generated, 10, fade=8)
+    assert torch.equal(joined[:, :10], given[:, :10])
+    kinks = joined.diff(n=2, dim=1)[:, 8:10].abs()  # those that span the join
+    plain = torch.cat([given[:, :10], generated[:, 10:]], 1).diff(n=2, dim=1)[:, 8:10].abs()
+    assert kinks.max() < 0.2 < plain.max()
+    torch.testing.assert_close(joined[:, 10:11], given[:, 10:11], atol=0.04, rtol=0)
+    assert torch.equal(joined[:, 18:], generated[:, 18:])

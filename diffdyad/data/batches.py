@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -139,7 +139,7 @@ class ExchangeWindows:
 
         everything = withhold and happens(chances.drop_everything)
         audio_given = not (everything or (withhold and happens(chances.drop_audio)))
-        context = self._context(exchange, everything, withhold, happens)
+        context = self._context(exchange, everything, withhold, happens, generator)
         others = [n for n in self.by_responder[exchange.responder] if n != number]
         style_given = bool(others) and not (withhold and happens(chances.drop_style))
         other = others[int(uniform() * len(others))] if others else number
@@ -153,11 +153,16 @@ class ExchangeWindows:
             "noise": torch.randn(target.shape, generator=generator), "uniform": torch.tensor(uniform()),
         }  # fmt: skip
 
-    def _context(self, exchange: ExchangeFeatures, everything: bool, withhold: bool, happens) -> Context:
+    def _context(
+        self, exchange: ExchangeFeatures, everything: bool, withhold: bool, happens, generator: torch.Generator
+    ) -> Context:
         context = self.context.place(self.context.standardise(exchange.turn), exchange.previous_end_s)
         if everything or (withhold and happens(self.chances.drop_context)):
             return context.dropped()
+        if not withhold:
+            return context
         for modality in context.status:
-            if withhold and happens(self.chances.drop_modality):
+            if happens(self.chances.drop_modality):
                 context = context.drop(modality)
-        return context
+        kept = torch.rand(context.mask.shape, generator=generator) >= self.chances.drop_cells
+        return replace(context, mask=context.mask & kept)

@@ -24,7 +24,7 @@ from diffdyad.data.rehearsal.session import FPS, SESSIONS_PER_PAIR, SessionKey, 
 from diffdyad.data.rehearsal.visemes import log_energy
 from diffdyad.errors import UserError
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 """Raise it when the generator changes: corpora of different versions are not continued as one."""
 
 MARKER = "rehearsal.json"

@@ -29,7 +29,7 @@ KINDS = ("verbal", "nonverbal", "mixed", "silent")
 SOUNDS = ("none", "laugh", "sigh", "gasp", "mmhm", "filler")
 _KIND_ODDS = (0.78, 0.06, 0.12, 0.04)
 _SOUND_VALENCE = {"laugh": 0.5, "sigh": -0.4}  # where no words say more
-_GENERIC = {"train": 0.4, "validation": 0.15, "test": 0.15}
+_GENERIC = {"train": 0.2, "validation": 0.15, "test": 0.15}
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def draw_dialogue(
 
     num_exchanges: at least 4, default 4 to 8; languages: of speaker 0 and 1 (who speaks another language than
     English says sentences without affect); affect_correlation: of a turn's valence and arousal with those of the
-    turn before; generic: share of turns without affect, default 0.4 for training and 0.15 else.
+    turn before; generic: share of turns without affect, default 0.2 for training and 0.15 else.
     Raises ValueError for an unknown split, too few exchanges, or a correlation outside [-1, 1]."""
     if split not in SPLITS:
         raise ValueError(f"expected a split of {SPLITS}, got {split!r}")

@@ -31,6 +31,7 @@ def listening(canvas: Canvas, habits: Habits, own: list[Turn], partner: list[Tur
                 add_pulse(track, t, time, gain * lift, 0.14, 0.4, 0.12)
                 canvas.add(name, track)
         _mirror(canvas, habits, turn, free_until, rng)
+        _restless_lips(canvas, habits, turn, free_until, rng)
     for turn in own:  # a backchannel is nodded as well as uttered
         if turn.kind == "backchannel":
             amplitude = habits.head * rng.uniform(0.03, 0.07)
@@ -69,3 +70,20 @@ def _mirror(canvas: Canvas, habits: Habits, turn: Turn, free_until: float, rng: 
         canvas.add("mouthFrown", -0.08 * turn.valence * on)
     else:
         canvas.add("mouthSmile", 0.12 * habits.smile * rng.random() * on)
+
+
+def _restless_lips(canvas: Canvas, habits: Habits, turn: Turn, free_until: float, rng: np.random.Generator) -> None:
+    """A closed mouth is not a still one: now and then lips are pressed, drawn in, pulled aside, or one swallows."""
+    for time in event_times(rng, turn.start_s + 0.3, free_until - 1.5, 9.0 / 60.0, 1.5):
+        size, hold = habits.tempo * rng.uniform(0.08, 0.3), rng.uniform(0.0, 0.6)
+        side = "Left" if rng.random() < 0.5 else "Right"
+        movement = (
+            {"mouthPress": 1.0},
+            {"mouthRollLower": 0.8, "mouthRollUpper": 0.4},
+            {f"mouth{side}": 0.5, f"mouthDimple{side}": 0.7},
+            {"mouthShrugLower": 0.9, "mouthPress": 0.3},
+        )[int(rng.integers(4))]
+        for name, gain in movement.items():
+            track = np.zeros(len(canvas.times))
+            add_pulse(track, canvas.times, time, gain * size, 0.25, 0.5, hold)
+            canvas.add(name, track)
