@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffdyad.context import PreviousTurn, TimedWord
+from diffdyad.context import PreviousTurn
 from diffdyad.data.exchange import Exchange
 from diffdyad.data.rehearsal.corpus import record
 from diffdyad.data.rehearsal.reaction import Reaction, planted_delta
@@ -81,7 +81,7 @@ def previous_turn(exchange: Exchange, pipeline: DyadPipeline) -> PreviousTurn:
         audio=torch.from_numpy(exchange.previous.waveform[: round(seconds * SAMPLING_RATE)].copy()),
         motion=Motion(motion.values[: round(seconds * motion.fps)], motion.layout, motion.fps),
         text=exchange.previous.text,
-        words=[TimedWord(w.word, w.start_s, w.end_s) for w in exchange.previous.words],
+        words=exchange.previous.words,
         gap_s=exchange.gap_s,
     )
     return pipeline.context_encoder.taken(turn)

@@ -112,7 +112,7 @@ class ConditionConfig(Section):
 
     drop_modality: float = Field(0.15, ge=0, le=1, description="each context modality, independently")
     drop_context: float = Field(0.15, ge=0, le=1, description="all of the context")
-    drop_cells: float = Field(0.1, ge=0, lt=1, description="each fifth of a second of the context: against learning turns by heart")
+    drop_cells: float = Field(0.1, ge=0, lt=1, description="each cell of the context, against learning turns by heart")
     drop_everything: float = Field(0.05, ge=0, le=1, description="own audio and all of the context")
     drop_audio: float = Field(0.05, ge=0, le=1, description="own audio alone")
     drop_style: float = Field(0.3, ge=0, le=1)

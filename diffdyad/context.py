@@ -23,20 +23,12 @@ from diffdyad.errors import UserError
 from diffdyad.media import normalise_loudness
 from diffdyad.motion import Motion, MotionStats
 from diffdyad.prosody import prosody
+from diffdyad.text import TextEncoder, TimedWord
 
 MODALITIES = ("audio", "prosody", "affect", "motion", "text")
 
 GIVEN, DROPPED, ABSENT = 0, 1, 2
 """Status of a modality: its features are there; not given; known not to exist (a monologue)."""
-
-
-@dataclass
-class TimedWord:
-    """A word and when it was said, in seconds on the exchange's clock."""
-
-    word: str
-    start_s: float
-    end_s: float
 
 
 @dataclass
@@ -223,8 +215,6 @@ class ContextEncoder(ModelMixin, ConfigMixin):
 
     def text_encoder(self):
         if self._text is None:
-            from diffdyad.text import TextEncoder
-
             self._text = TextEncoder(
                 self.config.text_encoder, self.config.text_revision, allow_download=self.allow_download
             )

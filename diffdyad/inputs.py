@@ -11,12 +11,13 @@ from pathlib import Path
 from torch import Tensor
 
 from diffdyad.config import asset_path
-from diffdyad.context import PreviousTurn, TimedWord
+from diffdyad.context import PreviousTurn
 from diffdyad.errors import UserError
 from diffdyad.media import read_audio
 from diffdyad.motion import Motion, load_motion
 from diffdyad.pipeline import STARTS
 from diffdyad.settings import DEFAULT_GAP_S, GAP_RANGE_S, SampleSettings
+from diffdyad.text import TimedWord
 
 
 @dataclass

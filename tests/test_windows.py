@@ -31,7 +31,7 @@ def test_a_join_has_no_jump_and_leaves_what_is_far():
 
 
 def test_joined_frames_go_on_with_the_given_position_and_speed():
-    """A generated clip that is off by a straight line is moved onto the given one at once, and is itself again later."""
+    """A clip that is off by a straight line is moved onto the given one at once, and is itself again later."""
     steps = torch.arange(40.0)[None, :, None]
     generated = torch.sin(0.3 * steps)
     given = generated + 0.4 + 0.05 * steps

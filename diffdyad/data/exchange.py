@@ -19,6 +19,7 @@ import torch
 from diffdyad.errors import UserError
 from diffdyad.media import SAMPLING_RATE, decode_flac, encode_flac
 from diffdyad.motion import POSE_GROUPS, Motion, MotionLayout
+from diffdyad.text import TimedWord
 
 SPLITS = ("train", "validation", "test")
 RESPONSE_KINDS = ("verbal", "nonverbal", "mixed", "silent")
@@ -27,16 +28,6 @@ LONGEST_PREVIOUS_S = 20.0
 """Of the previous turn, the part that a record keeps at most."""
 
 _ROWS_PER_GROUP = 4  # of parquet: what must be read to get at one row
-
-
-@dataclass(frozen=True)
-class TimedWord:
-    """A word on the exchange's clock; probability is the recogniser's (1 where the words are known)."""
-
-    word: str
-    start_s: float
-    end_s: float
-    probability: float = 1.0
 
 
 @dataclass

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from diffdyad.data.exchange import LONGEST_PREVIOUS_S, SPLITS, Exchange, Person, TimedWord
+from diffdyad.data.exchange import LONGEST_PREVIOUS_S, SPLITS, Exchange, Person
 from diffdyad.data.rehearsal.behaviour import perform
 from diffdyad.data.rehearsal.curves import Streams
 from diffdyad.data.rehearsal.dialogue import Turn as Line
@@ -19,6 +19,7 @@ from diffdyad.data.rehearsal.scene import Turn
 from diffdyad.data.rehearsal.speech import Utterance, Voice, concatenate, draw_voice, silence, synthesise_turn
 from diffdyad.data.rehearsal.visemes import log_energy, loudness
 from diffdyad.media import SAMPLING_RATE
+from diffdyad.text import TimedWord
 
 FPS = 25
 _GRID = SAMPLING_RATE // FPS  # samples a frame: turns begin on a frame, so that both clocks agree exactly
