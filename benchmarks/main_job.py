@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="default", help="default, a folder, or USER/REPO (default: default)")
     parser.add_argument("--sessions", type=int, default=12, help="test sessions, 5 or so exchanges each (default 12)")
-    parser.add_argument("--long-answers", type=int, default=4, help="answers of 60 s (default 4)")
+    parser.add_argument("--long-answers", type=int, default=12, help="answers of 60 s (default 12)")
     parser.add_argument("--seed", type=int, default=0, help="of dialogues and noise (default 0)")
     arguments = parser.parse_args()
 
@@ -148,6 +148,7 @@ def guidance(pipeline: DyadPipeline, exchanges: list[Exchange], seed: int) -> di
     lips = head.subset(torch.cat([head.vertex_sets["inner_lip_upper"], head.vertex_sets["inner_lip_lower"]]))
     identical = True
     projections, spreads, closures = [], [], []
+    moods = {"smile_after_good_news": [], "frown_after_bad_news": []}
     for number, exchange in enumerate(exchanges):
         speech = answer_audio(exchange)
         context = pipeline.encode_context(previous_turn(exchange, pipeline))
@@ -158,6 +159,10 @@ def guidance(pipeline: DyadPipeline, exchanges: list[Exchange], seed: int) -> di
         without = pipeline(speech, None, generator=noise(seed + number)).motions[0].values
         identical &= torch.equal(without, answers[0])
         projections.append([along_planted(answer, answers[0], exchange, pipeline) for answer in answers[1:]])
+        for name, values in moods.items():
+            sign, channel = (1, "mouthSmile") if name.startswith("smile") else (-1, "mouthFrown")
+            if sign * exchange.valence > 0.3:
+                values.append([corners(answer, answers[0], channel, pipeline) for answer in answers[1:]])
         openings = [opening(lips, answer, pipeline) for answer in answers[1:]]
         spreads.append([track.var() for track in openings])
         for frame in bilabials(opening(lips, exchange.motion("responder").values, pipeline), exchange):
@@ -172,6 +177,11 @@ def guidance(pipeline: DyadPipeline, exchanges: list[Exchange], seed: int) -> di
         "moved_along_planted_direction": dict(zip(("1", "2", "4"), np.round(projected, 3).tolist())),
         "moved_further_at_2_than_at_1": rounded(share(projections, 1, 0)),
         "moved_further_at_4_than_at_2": rounded(share(projections, 2, 1)),
+        **{
+            name: dict(zip(("exchanges", "1", "2", "4"), [len(values), *np.round(np.mean(values, 0), 4).tolist()]))
+            for name, values in moods.items()
+            if values
+        },
         "lip_opening_ratio_to_scale_1": {"2": rounded(ratios[1]), "4": rounded(ratios[2])},
         "bilabials": len(shut),
         "bilabials_shut_at_scale_1": rounded(closed[:, 0].mean()),
@@ -191,6 +201,13 @@ def along_planted(answer: Tensor, reference: Tensor, exchange: Exchange, pipelin
     planted = planted_delta(reaction, np.arange(frames) / pipeline.fps)[:, expression]
     size = (planted**2).sum()
     return float(((answer - reference)[:frames, expression].numpy() * planted).sum() / size) if size > 1e-6 else np.nan
+
+
+def corners(answer: Tensor, reference: Tensor, channel: str, pipeline: DyadPipeline) -> float:
+    """Mean change of both corners of the mouth, in coefficients, while a reaction lasts."""
+    frames = round(REACTION_S * pipeline.fps)
+    both = [pipeline.layout.channel(channel + side) for side in ("Left", "Right")]
+    return float((answer - reference)[:frames, both].mean())
 
 
 def share(projections: list, higher: int, lower: int) -> float:

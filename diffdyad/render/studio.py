@@ -12,7 +12,7 @@ from diffdyad.render.camera import Floats, unit
 
 Color = tuple[float, float, float]
 
-FLOOR = 0.08  # of the sky's light that finds its way in anywhere: teeth in a half-open mouth
+FLOOR = 0.12  # of the sky's light that finds its way in anywhere: teeth in a half-open mouth
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,8 @@ class Studio:
         up = axes[1]
         half = 0.5 + 0.5 * (up @ normal)
         occlusion = _bounced(sky, albedo)
+        # Lamps without a shadow of their own do not reach what sees little of the sky: teeth behind lips.
+        reached = (0.25 + 0.75 * sky) * np.clip(3.0 * sky - 0.5, 0, 1)
         light = np.empty_like(normal)
         # The sky mirrored keeps eyes and lips alive between the highlights.
         sheen = fresnel * (0.25 + 0.75 * gloss) * sky * (0.5 + 0.5 * (up @ mirrored))
@@ -96,7 +98,7 @@ class Studio:
         polish = np.minimum(fresnel, 0.2) * (0.05 + 0.95 * gloss * gloss)
         for index, (lamp, direction) in enumerate(zip(self.lights, self.directions(axes), strict=True)):
             along = direction @ normal
-            visible = key if index == 0 else 0.25 + 0.75 * sky
+            visible = key if index == 0 else reached
             # A lamp of some size: its highlight is a disc as bright as the lamp's face, seen sharp on an eye
             # and lost in the blur on skin.
             extent = math.sin(math.radians(lamp.spread_deg)) ** 2
