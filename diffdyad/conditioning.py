@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from diffdyad.context import GIVEN, MODALITIES, Context
-from diffdyad.layers import EncoderBlock, Rotary, RotaryTime, SinusoidalEmbedding
+from diffdyad.layers import Attention, EncoderBlock, Rotary, RotaryTime, SinusoidalEmbedding
 
 FRAMES_PER_TOKEN = 2
 """Two frames share a token: half the attention's length for 80 ms of delay inside a window."""
@@ -60,12 +60,14 @@ class Conditions:
 class ContextMemory:
     """Encoded context for cross-attention: tokens (B, M, C), the rotary of their times, mask (B, M), gate (B, N, G).
 
-    `gate` holds, for every motion token, features of the time since the turn ended."""
+    `gate` holds, for every motion token, features of the time since the turn ended; `forecast` (B, N, D) the motion
+    that the turn alone makes one expect there."""
 
     tokens: Tensor
     rotary: Rotary
     mask: Tensor
     gate: Tensor
+    forecast: Tensor
 
 
 class SpeechTrunk(nn.Module):
@@ -104,9 +106,15 @@ class ContextTrunk(nn.Module):
 
     Summary tokens, one per modality, say whether it is given, dropped or absent, and carry its mean; a
     sink token is there to attend to when nothing matters.
+
+    From the tokens alone, the motion is forecast at every moment asked for, trained by a loss of its own. Without
+    it the gated attention has nothing worth opening for: a reaction explains a few percent of the motion, so at
+    first the tokens are noise, the network learns to silence them (after 1,500 steps they had shrunk to 0.02
+    deviations), and a closed gate in front of silenced tokens passes no gradient. The forecast finds the reaction
+    within a hundred steps.
     """
 
-    def __init__(self, widths: dict[str, int], width: int, num_heads: int, depth: int):
+    def __init__(self, widths: dict[str, int], width: int, num_heads: int, depth: int, motion_dim: int):
         super().__init__()
         # in one order for ever: a config read back from JSON has its keys sorted
         self.modalities = tuple(sorted(widths, key=MODALITIES.index))
@@ -117,8 +125,13 @@ class ContextTrunk(nn.Module):
         self.summary_times_s = nn.Parameter(torch.zeros(len(widths)))
         self.sink = nn.Parameter(0.02 * torch.randn(width))
         self.blocks = nn.ModuleList(EncoderBlock(width, num_heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)  # so that tokens cannot be silenced
         self.rotary = RotaryTime(width // num_heads)
+        self.forecast_attention = Attention(width, num_heads)
+        self.forecast_norm = nn.LayerNorm(width)
+        self.forecast = nn.Linear(width, motion_dim)
+        nn.init.zeros_(self.forecast.weight)
+        nn.init.zeros_(self.forecast.bias)
         self.elapsed = SinusoidalEmbedding(width, 32, 100.0)
         self.elapsed_unknown = nn.Parameter(0.02 * torch.randn(width))
 
@@ -163,7 +176,9 @@ class ContextTrunk(nn.Module):
 
         elapsed = self.elapsed(10 * torch.asinh(times_s - end_s[:, None]))
         gate = torch.where(given[:, None, None], elapsed, self.elapsed_unknown.to(elapsed.dtype))
-        return ContextMemory(self.norm(tokens), rotary, mask, gate)
+        tokens = self.norm(tokens)
+        recalled = self.forecast_attention(gate, self.rotary(times_s), tokens, rotary, mask[:, None])
+        return ContextMemory(tokens, rotary, mask, gate, self.forecast(self.forecast_norm(gate + recalled)))
 
 
 class StyleTrunk(nn.Module):

@@ -113,6 +113,7 @@ class ConditionConfig(Section):
     drop_modality: float = Field(0.15, ge=0, le=1, description="each context modality, independently")
     drop_context: float = Field(0.15, ge=0, le=1, description="all of the context")
     drop_cells: float = Field(0.1, ge=0, lt=1, description="each cell of the context, against learning turns by heart")
+    context_noise: float = Field(0.0, ge=0, description="on the context, in deviations; against that, too")
     drop_everything: float = Field(0.05, ge=0, le=1, description="own audio and all of the context")
     drop_audio: float = Field(0.05, ge=0, le=1, description="own audio alone")
     drop_style: float = Field(0.3, ge=0, le=1)
@@ -130,6 +131,7 @@ class LossConfig(Section):
     velocity: float = Field(1.0, ge=0)
     vertex: float = Field(0.02, ge=0, description="per square millimetre")
     aperture: float = Field(0.1, ge=0, description="per square millimetre of lip opening")
+    forecast: float = Field(0.5, ge=0, description="of what the context alone makes one expect")
 
 
 class TrainingConfig(Section):

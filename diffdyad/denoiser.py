@@ -66,7 +66,8 @@ class MotionDenoiser(ModelMixin, ConfigMixin):
         context_widths = dict(context_widths or {"audio": 512, "prosody": 16, "motion": 2 * motion_dim, "text": 384})
         self.motion_in = nn.Linear(FRAMES_PER_TOKEN * (motion_dim + 1), width)
         self.speech_trunk = SpeechTrunk(speech_width, speech_layers, width, num_heads, speech_depth, speech_reach_s)
-        self.context_trunk = ContextTrunk(context_widths, width, num_heads, context_depth)
+        self.context_trunk = ContextTrunk(context_widths, width, num_heads, context_depth, motion_dim)
+        self.forecast_in = nn.Linear(motion_dim, width, bias=False)
         self.style_trunk = StyleTrunk(motion_dim, width)
         self.source = nn.Embedding(num_sources, width)
         self.rotary = RotaryTime(width // num_heads)
@@ -98,12 +99,14 @@ class MotionDenoiser(ModelMixin, ConfigMixin):
         return EncodedConditions(speech, context, style + self.source(conditions.source), self.rotary(times))
 
     def forward(
-        self, noisy_motion: Tensor, timestep: Tensor, conditions: Conditions | EncodedConditions, prefix_mask: Tensor
-    ) -> Tensor:
+        self, noisy_motion: Tensor, timestep: Tensor, conditions: Conditions | EncodedConditions, prefix_mask: Tensor,
+        return_forecast: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Clean motion from noisy; conditions may be encoded beforehand, for use at several steps.
 
         noisy_motion: (B, T, D) standardised, with given first frames in place where prefix_mask (B, T)
-        is True; timestep: (B,) of the noise scheduler. -> (B, T, D), float32.
+        is True; timestep: (B,) of the noise scheduler. -> (B, T, D), float32; with `return_forecast` also
+        what the context trunk expects, likewise.
         """
         num_frames = noisy_motion.shape[1]
         if num_frames % FRAMES_PER_TOKEN:
@@ -114,6 +117,8 @@ class MotionDenoiser(ModelMixin, ConfigMixin):
         condition = self.noise_level(timestep) + encoded.condition
         modulation = self.modulation(F.silu(condition))
         context = encoded.context
+        # as it is: the forecast learns from its own loss only, and stays what the turn alone makes one expect
+        x = x + self.forecast_in(context.forecast.detach())
         for block in self.blocks:
             x = block(
                 x, encoded.rotary, modulation, encoded.speech,
@@ -121,4 +126,7 @@ class MotionDenoiser(ModelMixin, ConfigMixin):
             )
         shift, scale = self.out_modulation(F.silu(condition))[:, None].chunk(2, -1)
         x = self.out_norm(x) * (1 + scale) + shift
-        return to_frames(self.motion_out(x)).float()
+        motion = to_frames(self.motion_out(x)).float()
+        if return_forecast:
+            return motion, context.forecast.repeat_interleave(FRAMES_PER_TOKEN, 1).float()
+        return motion

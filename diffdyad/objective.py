@@ -93,7 +93,7 @@ class VertexLoss:
 def count_valid(valid: Tensor, layout: MotionLayout, vertex_loss: VertexLoss | None = None) -> dict[str, Tensor]:
     """The counts that `motion_losses` will have, from valid (B, T, G) alone."""
     mask = layout.group_to_channels(valid)
-    counts = {"motion": mask.sum(), "velocity": (mask[:, 1:] & mask[:, :-1]).sum()}
+    counts = {"motion": mask.sum(), "velocity": (mask[:, 1:] & mask[:, :-1]).sum(), "forecast": mask.sum()}
     if vertex_loss is not None:
         frames = face_known(valid, layout)[:, :: vertex_loss.FRAME_STEP].sum()
         counts["vertex"] = frames * vertex_loss.num_points
@@ -107,18 +107,22 @@ def face_known(valid: Tensor, layout: MotionLayout) -> Tensor:
 
 
 def motion_losses(
-    predicted: Tensor, target: Tensor, valid: Tensor, stats: MotionStats, vertex_loss: VertexLoss | None = None
+    predicted: Tensor, target: Tensor, valid: Tensor, stats: MotionStats, vertex_loss: VertexLoss | None = None,
+    forecast: Tensor | None = None,
 ) -> LossSums:
     """All terms of one batch.
 
     predicted, target: standardised (B, T, D); valid: (B, T, G) per channel group, False on padding; given
-    first frames count, so that what follows continues their movement.
+    first frames count, so that what follows continues their movement. forecast: what the context alone makes
+    one expect, like predicted.
     """
     layout = stats.layout
     sums = LossSums()
     mask = layout.group_to_channels(valid)
     sums.add("motion", (predicted - target).square(), mask)
     sums.add("velocity", (predicted.diff(dim=1) - target.diff(dim=1)).square(), mask[:, 1:] & mask[:, :-1])
+    if forecast is not None:
+        sums.add("forecast", (forecast - target).square(), mask)
     if vertex_loss is not None:
         known = face_known(valid, layout)
         vertex_loss.add_to(sums, stats.restore(predicted), stats.restore(target), known)

@@ -236,8 +236,10 @@ class _Run:
         noisy = schedulers.add_noise(self.noise, target, noise, timesteps)
         given = target + batch.prefix_noise.to(device) * noise
         noisy = torch.where(prefix[..., None], given, noisy)
-        predicted = (model or self.model)(noisy, timesteps, conditions, prefix)
-        return motion_losses(predicted.float(), target, batch.valid.to(device), self.stats, self.parts.vertex_loss)
+        predicted, forecast = (model or self.model)(noisy, timesteps, conditions, prefix, return_forecast=True)
+        return motion_losses(
+            predicted.float(), target, batch.valid.to(device), self.stats, self.parts.vertex_loss, forecast.float()
+        )
 
     def train_step(self, batches: list[Batch]) -> dict[str, float]:
         training = self.config.training

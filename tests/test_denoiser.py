@@ -110,3 +110,24 @@ def test_only_time_differences_matter():
 def test_the_prefix_mask_is_seen():
     given = conditions(context())
     assert not torch.allclose(denoise(given), denoise(given, prefix=6), atol=1e-4)
+
+
+def test_the_forecast_knows_the_context_alone_and_learns_by_its_own_loss():
+    frames, turn = 20, context(rows=1)
+    prefix = torch.zeros(1, frames, dtype=torch.bool)
+    network = build_tiny_pipeline().denoiser
+    torch.nn.init.normal_(network.context_trunk.forecast.weight)
+
+    def run(seed, given):
+        noisy = torch.randn(1, frames, 56, generator=torch.Generator().manual_seed(seed))
+        return network(noisy, torch.full((1,), 500), given, prefix, return_forecast=True)
+
+    motion, forecast = run(0, conditions(turn))
+    other, same = run(1, conditions(turn, seed=5))
+    assert torch.equal(forecast, same) and not torch.equal(motion, other)
+    assert not torch.allclose(forecast, run(0, conditions(context(seed=7)))[1])
+    head = network.context_trunk.forecast.weight
+    motion.sum().backward(retain_graph=True)
+    assert head.grad is None
+    forecast.sum().backward()
+    assert head.grad.abs().sum() > 0 and network.motion_in.weight.grad.abs().sum() > 0

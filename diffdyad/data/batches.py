@@ -165,4 +165,13 @@ class ExchangeWindows:
             if happens(self.chances.drop_modality):
                 context = context.drop(modality)
         kept = torch.rand(context.mask.shape, generator=generator) >= self.chances.drop_cells
-        return replace(context, mask=context.mask & kept)
+
+        def blurred(x: Tensor, scale: float = 1.0) -> Tensor:
+            return x + self.chances.context_noise * scale * torch.randn(x.shape, generator=generator)
+
+        # text embeddings have unit length, all else unit deviation
+        scales = {"text": context.sentence.shape[-1] ** -0.5} if "text" in context.features else {}
+        return replace(
+            context, mask=context.mask & kept, sentence=blurred(context.sentence, scales.get("text", 1.0)),
+            features={name: blurred(cells, scales.get(name, 1.0)) for name, cells in context.features.items()},
+        )
