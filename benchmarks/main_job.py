@@ -167,7 +167,8 @@ def guidance(pipeline: DyadPipeline, exchanges: list[Exchange], seed: int) -> di
         spreads.append([track.var() for track in openings])
         for frame in bilabials(opening(lips, exchange.motion("responder").values, pipeline), exchange):
             closures.append([track[max(frame - 2, 0) : frame + 3].min() for track in openings if frame < len(track)])
-    projected = np.nanmean(projections, 0)
+    felt = [abs(exchange.valence) > 0.3 for exchange in exchanges]  # elsewhere the planted direction is next to nothing
+    projected = np.nanmean(np.array(projections)[felt], 0)
     ratios = np.sqrt(np.mean(spreads, 0) / np.mean(spreads, 0)[0])
     shut = np.array([row for row in closures if len(row) == len(SCALES) - 1])
     closed = shut < CLOSED_M
@@ -177,6 +178,9 @@ def guidance(pipeline: DyadPipeline, exchanges: list[Exchange], seed: int) -> di
         "moved_along_planted_direction": dict(zip(("1", "2", "4"), np.round(projected, 3).tolist())),
         "moved_further_at_2_than_at_1": rounded(share(projections, 1, 0)),
         "moved_further_at_4_than_at_2": rounded(share(projections, 2, 1)),
+        "the_same_where_the_turn_had_a_feeling": [
+            sum(felt), *(rounded(share(np.array(projections)[felt], k + 1, k)) for k in (0, 1)),
+        ],
         **{
             name: dict(zip(("exchanges", "1", "2", "4"), [len(values), *np.round(np.mean(values, 0), 4).tolist()]))
             for name, values in moods.items()

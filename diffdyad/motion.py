@@ -188,7 +188,7 @@ class MotionStats(ModelMixin, ConfigMixin):
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("std", torch.ones(dim))
         # change of the lips' opening (right, middle, left; metres) per unit of each channel; see objective
-        self.register_buffer("aperture_jacobian", torch.zeros(3, dim))
+        self.register_buffer("aperture_jacobian", torch.zeros(15, dim))  # see diffdyad.objective
 
     @classmethod
     def for_layout(cls, layout: MotionLayout, fps: float) -> MotionStats:

@@ -129,19 +129,24 @@ def motion_losses(
     return sums
 
 
-def aperture_jacobian(head: HeadModel, layout: MotionLayout, stats: MotionStats) -> Tensor:
-    """Change of the inner lips' opening per unit of each channel, at a slightly open mouth.
+APERTURE_POSTURES = ((0.08, 0.0), (0.08, 0.2), (0.16, 0.4))
+"""Jaw, radians, and mouthClose, coefficient (ARKit's: jaw / 0.4 closes the lips), at which the opening is taken."""
 
-    Returns (P, D), metres per unit, zero outside expression and jaw. Taken at the mean motion with the
-    jaw opened by 0.08 rad, since at closed lips the opening is not differentiable. The three
-    measurements are vertical openings at the middle and half-way to each corner.
+APERTURE_PLACES = 5
+"""Places along the lips, from corner to corner."""
+
+
+def aperture_jacobian(head: HeadModel, layout: MotionLayout, stats: MotionStats) -> Tensor:
+    """Change of the inner lips' vertical opening per unit of each channel, at open and at shut lips.
+
+    Returns (len(APERTURE_POSTURES) x APERTURE_PLACES, D), metres per unit, zero outside expression and jaw. Taken at
+    the mean motion, with the jaw opened. At one open posture alone, guidance at scale 4 parted the lips of a bilabial
+    by 0.16 mm: what smiles do to lips that are pressed together is another direction than what they do to open ones.
     """
     upper, lower = head.vertex_sets["inner_lip_upper"], head.vertex_sets["inner_lip_lower"]
-    pairs = [len(upper) // 4, len(upper) // 2, (3 * len(upper)) // 4]
+    pairs = [round((place + 1) / (APERTURE_PLACES + 1) * len(upper)) for place in range(APERTURE_PLACES)]
     part = head.subset(torch.cat([upper[pairs], lower[pairs]]))
-    at = stats.mean.detach().cpu().clone()
-    jaw = layout.slices["jaw_pose"]
-    at[jaw] = at.new_tensor([0.08, 0.0, 0.0])
+    jaw, closing = layout.slices["jaw_pose"], layout.expression_names and layout.channel("mouthClose")
 
     def opening(motion: Tensor) -> Tensor:
         poses = torch.cat([layout.select(motion, group) for group in POSE_GROUPS])
@@ -150,8 +155,14 @@ def aperture_jacobian(head: HeadModel, layout: MotionLayout, stats: MotionStats)
         vertices = part(expression=layout.select(motion, "expression")[None], poses=poses[None], eyelids=eyelids)[0]
         return vertices[: len(pairs), 1] - vertices[len(pairs) :, 1]
 
-    jacobian = torch.autograd.functional.jacobian(opening, at)
+    rows = []
+    for jaw_x, close in APERTURE_POSTURES:
+        at = stats.mean.detach().cpu().clone()
+        at[jaw] = at.new_tensor([jaw_x, 0.0, 0.0])
+        if closing is not None:
+            at[closing] = close
+        rows.append(torch.autograd.functional.jacobian(opening, at))
     keep = torch.zeros_like(at)
     for group in ("expression", "jaw_pose"):
         keep[layout.slices[group]] = 1
-    return (jacobian * keep).detach()
+    return (torch.cat(rows) * keep).detach()
