@@ -14,76 +14,27 @@ from pathlib import Path
 import torch
 import yaml
 
+from diffdyad.card import write_card
 from diffdyad.data.exchange import Exchange, ExchangeShards
 from diffdyad.media import SAMPLING_RATE, encode_flac
 from diffdyad.motion import save_motion
 from diffdyad.pipeline import DyadPipeline
+from diffdyad.traces import without_machine
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 NUM_EXCHANGES = 3
 
 
-def last_validation(run: Path) -> dict:
-    """The last line of the log that has validation figures, with its step."""
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [line for line in lines if "validation/motion" in line][-1]
-
-
-def first_stage(config: dict) -> str:
-    return ", from the weights of a first stage" if config["training"]["start_from"] else ""
-
-
-def card(run: Path, corpus: Path, pipeline: DyadPipeline) -> str:
-    config = yaml.safe_load((run / "config.yaml").read_text())
-    made = json.loads((corpus / "rehearsal.json").read_text())
-    figures = last_validation(run)
-    size = sum(p.numel() for p in pipeline.denoiser.parameters()) / 1e6
-    rows = "\n".join(f"| {k.removeprefix('validation/')} | {v:.4g} |" for k, v in figures.items() if "/" in k)
-    return f"""---
-license: {config["card"]["license"]}
-library_name: diffdyad
-tags: [talking head, FLAME, ARKit, dyadic conversation, diffusion]
----
-# The embedded default of diffdyad
-
-{config["card"]["description"]} Generates 41 ARKit expression coefficients, head, neck, jaw and both eyes at
-{pipeline.fps:g} fps from a voice, and from what is known of the previous speaker's turn
-({", ".join(pipeline.context_encoder.modalities)}; any subset, or nothing). {size:.1f} million parameters.
-
-**Trained on** the rehearsal corpus alone: two synthetic voices speaking written dialogues, motion by rule, a planted
-effect of the previous turn on the answer. No real person is in it. Settings of the corpus: `{json.dumps(made)}`.
-Dialogue templates, voices and people of the test split, which the embedded exchanges come from, are in none of the
-training data.
-
-**Trained by** `accelerate launch train.py` with the settings in `training.yaml` beside this card{first_stage(config)}:
-{figures["step"]} steps of {config["training"]["batch_size"]} windows of 4 to 6 s; the averaged weights, stored in half
-precision.
-
-| validation split | |
-|---|---|
-{rows}
-
-`motion` and `velocity` are mean squares of standardised channels, averaged over noise levels; `vertex` and `aperture`
-are square millimetres on the clay head; `context_gap` is how much `motion` rises when the context is withheld.
-
-**It cannot** know real people's reactions: it has learnt the corpus' rules. Claims about human behaviour need
-training on real exchanges.
-"""
-
-
-def save_default(run: Path, corpus: Path) -> None:
+def save_default(run: Path) -> None:
     pipeline = DyadPipeline.from_pretrained(run / "pipeline")
-    text = card(run, corpus, pipeline)
     pipeline.denoiser.half()
     target = ASSETS / "default"
     shutil.rmtree(target, ignore_errors=True)
     pipeline.save_pretrained(target, safe_serialization=True)
-    for path in target.rglob("*.json"):  # where the run lay is nobody's business
-        values = json.loads(path.read_text())
-        values.pop("_name_or_path", None)
-        path.write_text(json.dumps(values, indent=2) + "\n")
-    (target / "README.md").write_text(text, encoding="utf-8")
-    shutil.copy(run / "pipeline" / "training.yaml", target / "training.yaml")
+    write_card(target, run)
+    # where the run lay is nobody's business
+    settings = without_machine(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")))
+    (target / "training.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
 
 def score(exchange: Exchange) -> float:
@@ -139,6 +90,6 @@ if __name__ == "__main__":
     parser.add_argument("--only", choices=("default", "exchanges"))
     arguments = parser.parse_args()
     if arguments.only != "exchanges":
-        save_default(arguments.run, arguments.corpus)
+        save_default(arguments.run)
     if arguments.only != "default":
         save_exchanges(arguments.corpus)

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import NoReturn
 
 from diffdyad import __version__
-from diffdyad.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
+from diffdyad.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError, redact
 from diffdyad.settings import DEFAULT_GAP_S, DTYPES, MOST_SAMPLES, MOST_STEPS, SCHEDULERS, SampleSettings
 
 
@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fail(code: int, message: str) -> int:
     if os.environ.get("DIFFDYAD_DEBUG") == "1":
-        traceback.print_exc()
-    print(f"diffdyad: {' '.join(message.split())}", file=sys.stderr)
+        print(redact(traceback.format_exc()), end="", file=sys.stderr)
+    print(f"diffdyad: {redact(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 
@@ -122,6 +122,25 @@ def _parser() -> _Parser:
         description="Makes a synthetic corpus of two people talking, with a planted effect of the previous turn.\n"
         "The same settings give the same bytes; the same command again goes on where it stopped.",
     ))  # fmt: skip
+    _add_features(kinds.add_parser(
+        "features", help="compute a pretrained speech encoder's features of a dataset",
+        description="Computes the features of a frozen speech encoder for all sounds of a dataset, once: trainings\n"
+        "with `speech.encoder: NAME` find them. The same command again goes on where it stopped.",
+    ))  # fmt: skip
+    _add_import(kinds.add_parser(
+        "import", help="make exchanges of a published dataset",
+        description="Imports a dataset as it is published: docs/importers.md. What cannot be read is named, the rest\n"
+        "is done (exit code 3). The same command again goes on, and tries again what failed.",
+    ))  # fmt: skip
+    _add_export(kinds.add_parser(
+        "export", help="write exchanges or a motion in the form of another system",
+        description="Writes a dataset of exchanges, or one motion.npz, as other systems read it.",
+    ))  # fmt: skip
+    _add_push(commands.add_parser(
+        "push", help="put a trained pipeline on the Hugging Face Hub",
+        description="Uploads a pipeline with its model card as one commit. The login is that of `hf auth login`, or\n"
+        "the token in HF_TOKEN. What is on the Hub is sampled from with --model USER/REPO.",
+    ))  # fmt: skip
     return parser
 
 
@@ -164,9 +183,11 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
                      f"1 to {MOST_SAMPLES} (default: %(default)d)")
     parts = parser.add_argument_group("parts")
     parts.add_argument("--model", metavar="default|DIR|USER/REPO", default=d.model, help="the embedded model, a "
-                       "pipeline's folder, or a repository of the Hub, which is fetched (default: %(default)s)")
+                       "pipeline's folder, or a repository of the Hub, which is fetched; USER/REPO@REVISION: a branch, "
+                       "a tag or a commit of it (default: %(default)s)")
     parts.add_argument("--head", metavar="clay|FILE", default=d.head, help="the embedded head, or a FLAME file (.pkl, "
-                       ".npz) in the model's expression basis (default: %(default)s)")
+                       ".npz); an ARKit model's motion is then retargeted to the file's own expressions, and "
+                       "motion.npz is in its basis (default: %(default)s)")
     parts.add_argument("--device", metavar="NAME", default=d.device, help="auto, cpu, cuda, cuda:1, ...; auto = cuda "
                        "where there is one (default: %(default)s)")
     parts.add_argument("--dtype", metavar="NAME", default=d.dtype, help=f"one of {', '.join(DTYPES)} "
@@ -255,6 +276,110 @@ def _rehearse(arguments: argparse.Namespace) -> None:
         progress=sys.stderr.isatty(),
     )
     print(f"{folder}: a rehearsal corpus of {arguments.hours:g} h")
+
+
+def _add_features(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DATASET", help="folder of a dataset of exchanges")
+    parser.add_argument("--encoder", metavar="NAME", required=True, help="a Hugging Face speech encoder, such as "
+                        "facebook/hubert-base-ls960, or a folder of one (no default)")
+    parser.add_argument("--revision", metavar="REV", help="its branch, tag or commit (default: main)")
+    parser.add_argument("--cache", metavar="DIR", help="folder for the features (default: `features` in the dataset)")
+    parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
+    parser.add_argument("--workers", metavar="N", type=_whole, default=2, help="processes on the CPU (default: "
+                        "%(default)d)")
+    parser.set_defaults(run=_features)
+
+
+def _features(arguments: argparse.Namespace) -> None:
+    if not 1 <= arguments.workers <= 1024:
+        raise UserError(f"expected --workers from 1 to 1024, found {arguments.workers}")
+    from diffdyad.data.encoded import encode_dataset
+
+    done = encode_dataset(
+        arguments.dataset, arguments.encoder, arguments.revision, arguments.cache, arguments.device,
+        arguments.workers, progress=sys.stderr.isatty(),
+    )
+    print(f"{done.folder}: features of {done.num_shards} shards ({done.num_made} new), {done.size / 1e9:.3g} GB")
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="dualtalk, unilstalk, learning2listen, lm-listener, beat2, "
+                        "livelink, react, vico or seamless")
+    parser.add_argument("source", metavar="DIR", help="folder of the dataset")
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder for the exchanges (no default)")
+    parser.add_argument("--basis", metavar="NAME", help="of FLAME expressions (default: the importer's own)")
+    parser.add_argument("--fps", metavar="HZ", type=_number, help="the motion's rate, where the dataset does not "
+                        "state it (default: not given)")
+    parser.add_argument("--swapped", metavar="fix|keep|drop", default="fix", help="what to do where the two voices "
+                        "are exchanged (default: %(default)s)")
+    parser.add_argument("--split", metavar="source|people", default="source", help="the dataset's own split, or one "
+                        "by who speaks with whom (default: %(default)s)")
+    parser.add_argument("--limit", metavar="N", type=_whole, help="at most so many recordings (default: all)")
+    parser.add_argument("--workers", metavar="N", type=_whole, help="processes (default: one per core)")
+    parser.set_defaults(run=_import)
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    from diffdyad.data.importers.corpus import import_dataset
+    from diffdyad.data.importers.recording import ImportOptions
+
+    options = ImportOptions(arguments.basis, arguments.fps, arguments.swapped, arguments.split, arguments.limit)
+    report = import_dataset(
+        arguments.name, arguments.source, arguments.out, options, arguments.workers, progress=sys.stderr.isatty()
+    )
+    print("\n".join(report.lines()))
+    report.raise_for_failures()
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="DIR|FILE", help="folder of a dataset of exchanges, or a motion.npz")
+    parser.add_argument("--format", metavar="NAME", required=True, help="dualtalk, arkit-csv, gagavatar or pirender")
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder for the files (no default)")
+    parser.add_argument("--audio", metavar="FILE", help="the sound that goes with a motion.npz (default: not given)")
+    parser.add_argument("--split", metavar="NAME", help="of a dataset: train, validation or test (default: all)")
+    parser.add_argument("--limit", metavar="N", type=_whole, help="at most so many exchanges (default: all)")
+    parser.add_argument("--expression-map", metavar="FILE", help="for pirender: .npz whose `matrix` (E, 64) takes our "
+                        "expressions to BFM's (default: not given)")
+    parser.set_defaults(run=_export)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from diffdyad.data.exporting import export_dataset
+    from diffdyad.media import read_audio
+
+    report = export_dataset(
+        arguments.source, arguments.out, arguments.format, arguments.split, arguments.limit,
+        read_audio(arguments.audio) if arguments.audio is not None else None, arguments.expression_map,
+        progress=sys.stderr.isatty(),
+    )
+    print("\n".join(report.lines()))
+    report.raise_for_failures()
+
+
+# ---------------------------------------------------------------------------------------------- push
+
+
+def _add_push(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="folder of a pipeline, or of a training run")
+    parser.add_argument("repository", metavar="USER/REPO", help="repository on the Hub; made where it is missing")
+    parser.add_argument("--private", action="store_true", help="make the repository private (default: public, "
+                        "unless an organisation has it otherwise)")
+    parser.add_argument("--revision", metavar="BRANCH", help="branch to commit to, made where it is missing (default: "
+                        "main)")
+    parser.add_argument("--license", metavar="ID", help="the model's license by its name on the Hub, such as "
+                        "apache-2.0 (default: that of the model card; without one nothing is pushed)")
+    parser.add_argument("--message", metavar="TEXT", help="of the commit (default: Upload a diffdyad pipeline)")
+    parser.set_defaults(run=_push)
+
+
+def _push(arguments: argparse.Namespace) -> None:
+    for flag in ("folder", "revision", "license", "message"):
+        if getattr(arguments, flag) == "":
+            raise UserError(f"expected a value for {'DIR' if flag == 'folder' else f'--{flag}'}, found an empty one")
+    from diffdyad.push import push
+
+    print(push(arguments.folder, arguments.repository, arguments.license, arguments.private, arguments.revision,
+               arguments.message))
 
 
 if __name__ == "__main__":

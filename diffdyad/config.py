@@ -44,12 +44,40 @@ class RehearseConfig(Section):
     effect: float = Field(1.0, ge=0, description="strength of the planted context effect; 0 = none")
 
 
+class SourceConfig(Section):
+    """One dataset among several."""
+
+    path: str = Field(description="folder of a dataset of exchanges")
+    weight: float | None = Field(None, gt=0, description="share of the examples, relative to others; none: by hours")
+    source: str = Field("", description="dataset or tracker, as the network is told; empty: it is not")
+
+
+class StreamConfig(Section):
+    """Some shards of every dataset in memory at a time, in an order that depends on the seed alone."""
+
+    shards: int = Field(8, ge=1, description="of each dataset, at once")
+    steps: int = Field(100, ge=1, description="after so many the oldest shard makes room for the next")
+
+
 class DataConfig(Section):
-    dataset: str = Field(description="folder of a dataset of exchanges")
+    dataset: str | None = Field(None, description="folder of a dataset of exchanges")
+    datasets: list[SourceConfig] | None = Field(None, min_length=1, description="several, instead of `dataset`")
     rehearse: RehearseConfig | None = Field(None, description="make this corpus first where `dataset` is absent")
     cache: str | None = Field(None, description="folder for features; default: `features` beside the dataset")
+    features: Literal["cached", "on_the_fly"] = Field(
+        "cached", description="computed once and kept on disk, or whenever a shard comes into memory"
+    )
+    stream: StreamConfig | None = Field(None, description="none: all exchanges at hand, mapped from the disk")
+    workers: int = Field(2, ge=1, description="processes that compute features")
+    loader_workers: int = Field(0, ge=0, description="processes that make batches; 0: a thread of the training process")
+    skip_corrupt: bool = Field(False, description="go on without shards that cannot be read")
     window_s: tuple[float, float] = Field((4.0, 6.0), description="shortest and longest training window, seconds")
     validation_windows: int = Field(256, ge=1)
+
+    @property
+    def sources(self) -> list[SourceConfig]:
+        """All datasets, however they were given."""
+        return self.datasets or [SourceConfig(path=self.dataset)]
 
     @model_validator(mode="before")
     @classmethod
@@ -63,6 +91,14 @@ class DataConfig(Section):
     def _ordered(self):
         if not 0.4 <= self.window_s[0] <= self.window_s[1]:
             raise ValueError(f"window_s must rise from at least 0.4 s, found {list(self.window_s)}")
+        if (self.dataset is None) == (self.datasets is None):
+            raise ValueError("expected either `dataset` or `datasets`")
+        if self.rehearse is not None and self.dataset is None:
+            raise ValueError("`rehearse` makes the corpus of `dataset`; give that, and not `datasets`")
+        if len({source.weight is None for source in self.sources}) > 1:
+            raise ValueError("expected a weight for every one of `datasets`, or for none")
+        if self.loader_workers and self.features == "on_the_fly":
+            raise ValueError("`loader_workers` need `features: cached`: each would compute all features again")
         return self
 
 
@@ -117,6 +153,7 @@ class ConditionConfig(Section):
     drop_everything: float = Field(0.05, ge=0, le=1, description="own audio and all of the context")
     drop_audio: float = Field(0.05, ge=0, le=1, description="own audio alone")
     drop_style: float = Field(0.3, ge=0, le=1)
+    drop_source: float = Field(0.3, ge=0, le=1, description="which dataset it is from: sampling is not told")
     prefix: float = Field(0.5, ge=0, le=1, description="share of examples whose first frames are given")
     prefix_s: float = Field(1.2, gt=0, description="longest given prefix, seconds")
     prefix_noise: float = Field(0.1, ge=0, description="largest noise on given frames, in standard deviations")
@@ -147,11 +184,21 @@ class TrainingConfig(Section):
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="of the learning rate after the warm-up; the first two end at a twentieth"
+    )
     mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
+    compile: bool = Field(False, description="torch.compile the network; pays on a GPU")
+    spike_factor: float = Field(
+        10.0, ge=0, description="stop where the loss exceeds its running median so many times; 0: never"
+    )
+    spike_steps: int = Field(10, ge=1, description="for so many steps on end")
     checkpoint_every: int = Field(500, ge=1, description="steps")
     keep_checkpoints: int = Field(2, ge=1)
     validate_every: int = Field(500, ge=1, description="steps")
+    sample_every: int = Field(0, ge=0, description="steps between rendered samples in OUTPUT/samples; 0: none")
     log_every: int = Field(20, ge=1, description="steps")
+    tracker: str | None = Field(None, description="one of Accelerate's, such as tensorboard or wandb, beside log.jsonl")
 
 
 class CardConfig(Section):

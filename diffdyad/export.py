@@ -298,6 +298,30 @@ def save_png(path: str | Path, image: Frame) -> None:
         Image.fromarray(image).save(temporary, format="PNG", optimize=False)
 
 
+def plot_curves(
+    path: str | Path,
+    panels: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]],  # panel -> curve -> steps (N,), values (N,)
+) -> None:
+    """How a training went: one panel each with its curves over the steps; the first is drawn thin, behind the others.
+
+    Panels of positive values that span more than a factor of ten are logarithmic. Raises ValueError for no panel.
+    """
+    figure, axes = _figure(len(panels), dpi=90)
+    for axis, (title, curves) in zip(axes, panels.items()):
+        _style(axis, title, "step")
+        for number, (label, (steps, values)) in enumerate(curves.items()):
+            behind = number == 0 and len(curves) > 1
+            axis.plot(
+                steps, values, color="#9aa0a8" if behind else "#c8643c", linewidth=0.9 if behind else 2, label=label,
+                marker="o" if len(np.atleast_1d(steps)) < 30 and not behind else "", markersize=3.5,
+            )  # fmt: skip
+        every = np.concatenate([np.asarray(values, float) for _, values in curves.values()])
+        if every.size and every.min() > 0 and every.max() > 10 * every.min():
+            axis.set_yscale("log")
+        axis.legend(frameon=False, fontsize=8, labelcolor="#555b63")
+    _save(figure, path)
+
+
 def plot_sweep(
     path: str | Path,
     scales: Sequence[float],
@@ -308,17 +332,8 @@ def plot_sweep(
 
     Repetitions are shown as their mean with a band of 95 % (1.96 standard errors).
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     x = np.asarray(scales, float)
-    if not curves:
-        raise ValueError("expected at least one curve, got none")
-    columns = min(3, len(curves))
-    rows = -(-len(curves) // columns)
-    figure = Figure(figsize=(4.2 * columns, 3.1 * rows + (0.4 if title else 0)), layout="constrained", dpi=150)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    figure, axes = _figure(len(curves), 0.4 if title else 0)
     order = np.argsort(x)
     for axis, (name, values) in zip(axes, curves.items()):
         values = np.asarray(values, float)
@@ -330,18 +345,41 @@ def plot_sweep(
             error = 1.96 * values.std(0, ddof=1) / math.sqrt(len(values))
             axis.fill_between(x[order], mean - error, mean + error, color="#c8643c", alpha=0.18, linewidth=0)
         axis.plot(x[order], mean, "o-", color="#c8643c", linewidth=2, markersize=5, markeredgecolor="white")
-        axis.set_title(name, fontsize=11, loc="left", color="#22262c")
         axis.axvline(1, color="#9aa0a8", linewidth=0.8, linestyle=(0, (4, 4)), zorder=0)
-        axis.grid(axis="y", color="#e3e5e8", linewidth=0.8)
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right", "left"]].set_visible(False)
-        axis.spines["bottom"].set_color("#9aa0a8")
-        axis.tick_params(length=0, labelsize=9, colors="#555b63")
-        axis.set_xlabel("context guidance scale", fontsize=9, color="#555b63")
-        axis.margins(y=0.12)
-    for axis in axes[len(curves) :]:
-        axis.set_visible(False)
+        _style(axis, name, "context guidance scale")
     if title:
         figure.suptitle(title, fontsize=12, x=0.01, ha="left", color="#22262c")
+    _save(figure, path)
+
+
+def _figure(count: int, extra_height: float = 0.0, dpi: int = 150):
+    """A figure and the axes of its panels, at most three in a row; extra_height in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if not count:
+        raise ValueError("expected at least one curve, got none")
+    columns = min(3, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.1 * rows + extra_height), layout="constrained", dpi=dpi)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes[count:]:
+        axis.set_visible(False)
+    return figure, axes[:count]
+
+
+def _style(axis, title: str, x_label: str) -> None:
+    axis.set_title(title, fontsize=11, loc="left", color="#22262c")
+    axis.grid(axis="y", color="#e3e5e8", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.spines["bottom"].set_color("#9aa0a8")
+    axis.tick_params(length=0, labelsize=9, colors="#555b63")
+    axis.set_xlabel(x_label, fontsize=9, color="#555b63")
+    axis.margins(y=0.12)
+
+
+def _save(figure, path: str | Path) -> None:
     with _whole_or_nothing(path) as temporary:
         figure.savefig(temporary, format=Path(path).suffix.lstrip(".").lower() or "png")

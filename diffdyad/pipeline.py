@@ -16,7 +16,7 @@ from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from diffdyad import schedulers
+from diffdyad import hub, schedulers
 from diffdyad.audio import SpeechEncoder
 from diffdyad.conditioning import Conditions, style_features
 from diffdyad.context import Context, ContextEncoder, PreviousTurn, TurnFeatures, collate
@@ -25,6 +25,7 @@ from diffdyad.errors import UserError
 from diffdyad.guidance import ArticulationGuard, Guidance, aperture_basis, presence
 from diffdyad.media import LOUDNESS_TARGET_DB, normalise_loudness
 from diffdyad.motion import Motion, MotionLayout, MotionStats
+from diffdyad.traces import quiet_diffusers, without_origin
 from diffdyad.windows import Window, join, windows
 
 STARTS = ("none", "neutral", "smile", "listen")
@@ -109,6 +110,7 @@ class DyadPipeline(DiffusionPipeline):
         guidance_gone_s: float = 12.0,
     ):
         super().__init__()
+        self.commit: str | None = None
         self.register_modules(
             denoiser=denoiser, scheduler=scheduler, statistics=statistics, speech_encoder=speech_encoder,
             context_encoder=context_encoder,
@@ -143,26 +145,41 @@ class DyadPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> DyadPipeline:
-        """Loads a folder, or a repository of the Hub (`revision=`, `token=`, `cache_dir=`, `local_files_only=`).
+        """Loads a folder, or a repository of the Hub: USER/REPO or USER/REPO@REVISION (or `revision=`; `token=`,
+        `cache_dir=`, `local_files_only=`), whose commit is `pipeline.commit`.
 
         A repository is fetched first and loaded as a folder: Diffusers refuses components that are
         given by module path in a repository. Weights are read as safetensors only.
+
+        Raises UserError, one line, where a repository cannot be fetched.
         """
         path = Path(pretrained_model_name_or_path)
         remote = not path.is_dir()
         if remote:
-            from huggingface_hub import snapshot_download
-
-            hub = {k: kwargs.pop(k) for k in ("revision", "token", "cache_dir", "local_files_only") if k in kwargs}
-            path = snapshot_download(str(pretrained_model_name_or_path), **hub)
+            options = {k: kwargs.pop(k) for k in ("revision", "token", "cache_dir", "local_files_only") if k in kwargs}
+            path = hub.fetch(str(pretrained_model_name_or_path), **options)
         kwargs.setdefault("dtype", torch.float32)
-        pipeline = super().from_pretrained(path, use_safetensors=True, **kwargs)
+        with quiet_diffusers():
+            pipeline = super().from_pretrained(path, use_safetensors=True, **kwargs)
         # weights mapped from a file lie where it has them, and kernels may round by alignment: copied, they do not
         for tensor in (*pipeline.denoiser.parameters(), *pipeline.denoiser.buffers()):
             tensor.data = tensor.data.clone()
         # who names a repository has asked for the network: encoders it refers to may come from there too
         pipeline.speech_encoder.allow_download = pipeline.context_encoder.allow_download = remote
+        pipeline.commit = path.name if remote else None
         return pipeline
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args, push_to_hub: bool = False, **kwargs) -> None:
+        """As Diffusers', but that the files do not tell from which folder of which machine the parts once came."""
+        about = ("repo_id", "commit_message", "private", "create_pr", "token")
+        options = {k: kwargs.pop(k) for k in about if k in kwargs}
+        super().save_pretrained(save_directory, *args, **kwargs)
+        folder = Path(save_directory)
+        configs = [file for name in self.components for file in (folder / name).glob("*.json")]
+        for path in (folder / hub.INDEX, *configs):
+            path.write_bytes(without_origin(path.read_bytes()))
+        if push_to_hub:
+            self.push_to_hub(options.pop("repo_id", folder.name), **options)
 
     @property
     def layout(self) -> MotionLayout:
@@ -375,4 +392,3 @@ class DyadPipeline(DiffusionPipeline):
             motions=[make(sample[num_lead:]) for sample in values],
             listening=[make(sample[:num_lead]) for sample in values] if keep_lead else None,
         )
-

@@ -19,20 +19,21 @@ from pathlib import Path
 import torch
 
 import diffdyad
-from diffdyad import schedulers
+from diffdyad import hub, schedulers
 from diffdyad.config import asset_path
 from diffdyad.context import PreviousTurn
 from diffdyad.errors import UserError
+from diffdyad.flame import FLAME_BASES
 from diffdyad.head import HeadModel
 from diffdyad.inputs import Inputs, exchange_folder, read_inputs
 from diffdyad.media import SAMPLING_RATE
 from diffdyad.motion import save_motion
 from diffdyad.pipeline import DyadPipeline
+from diffdyad.retarget import Retarget
 from diffdyad.settings import SampleSettings, folder_name
 from diffdyad.staging import DISK_FULL, staged
 
 _OWN_FILES = re.compile(r"(motion|listening)[\w.+-]*\.npz|video\.mp4|sweep\.png|sample\.json")
-_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _LONG_ANSWER_S = 180.0
 _VERSIONS = ("torch", "diffusers", "transformers", "numpy", "av", "soxr")
 
@@ -61,7 +62,7 @@ def sample(settings: SampleSettings) -> SampleResult:
             head = _load_head(settings)
         with clock("load"):
             pipeline = load_pipeline(settings.model, settings.device, settings.dtype)
-            _check_head(head, pipeline, settings)
+            retarget = _check_head(head, pipeline, settings)
             if settings.scheduler is not None:
                 pipeline.scheduler = schedulers.sampler(settings.scheduler, pipeline.scheduler)
             _check_steps(settings, pipeline)
@@ -72,14 +73,20 @@ def sample(settings: SampleSettings) -> SampleResult:
             context = None if empty else pipeline.encode_context(inputs.previous, "the previous turn")
         with clock("sample"):
             answers, listening = _answer(settings, pipeline, inputs, context)
+        own = answers  # in the model's basis
+        if retarget is not None:
+            with clock("retarget"):
+                answers = [[retarget(motion) for motion in row] for row in answers]
+                listening = [[retarget(motion) for motion in row] for row in listening or []] or None
         with clock("write"):
             _write_motions(settings, folder, answers, listening)
         if settings.is_sweep:
             from diffdyad.film import plot
 
             with clock("plot"):
-                fits = head is not None and head.basis == pipeline.layout.basis
-                plot(folder / "sweep.png", answers, settings.guidance_scale, head if fits else None)
+                own_head = head if retarget is None else HeadModel.clay()
+                fits = own_head is not None and own_head.basis == pipeline.layout.basis
+                plot(folder / "sweep.png", own, settings.guidance_scale, own_head if fits else None)
         if settings.video:
             with clock("video"):
                 _write_video(settings, folder / "video.mp4", head, answers, listening, inputs)
@@ -104,7 +111,7 @@ def _what_can_be_taken(pipeline: DyadPipeline, turn: PreviousTurn) -> PreviousTu
 
 
 def load_pipeline(model: str, device: str = "auto", dtype: str = "float32") -> DyadPipeline:
-    """A pipeline by `default`, by folder or by USER/REPO of the Hub, on a device ("auto": CUDA where there is one).
+    """A pipeline by `default`, by folder or by USER/REPO[@REVISION] of the Hub, on a device ("auto": CUDA, if any).
 
     Raises UserError where there is none, or it does not load.
     """
@@ -116,19 +123,18 @@ def load_pipeline(model: str, device: str = "auto", dtype: str = "float32") -> D
         place = Path(model)
         if not (place / "model_index.json").is_file():
             raise UserError(f"expected a diffdyad pipeline in the folder {model}, found no model_index.json")
-    elif Path(model).exists() or not _REPOSITORY.fullmatch(model):
-        raise UserError(f"expected --model default, a pipeline's folder or USER/REPO, found {model!r}")
+    elif Path(model).exists() or not hub.is_repository(model):
+        raise UserError(f"expected --model default, a pipeline's folder or USER/REPO[@REVISION], found {model!r}")
     else:
         place, from_hub = model, True
     try:
-        with _quiet_diffusers():
-            pipeline = DyadPipeline.from_pretrained(place, dtype=getattr(torch, dtype)).to(target)
+        pipeline = DyadPipeline.from_pretrained(place, dtype=getattr(torch, dtype)).to(target)
     except (UserError, MemoryError):
         raise
     except Exception as error:  # whatever a damaged or foreign checkpoint makes its readers raise
         if getattr(error, "errno", None) in DISK_FULL:
             raise
-        where = f"the folder {model}, nor on the Hub" if from_hub else f"the folder {place}"
+        where = f"{model} from the Hub" if from_hub else f"the folder {place}"
         reason = _one_line(error)
         raise UserError(f"expected a diffdyad pipeline, found none that loads in {where}: {reason}") from error
     pipeline.set_progress_bar_config(disable=True)
@@ -147,33 +153,25 @@ def _device(name: str) -> torch.device:
     return device
 
 
-@contextmanager
-def _quiet_diffusers() -> Iterator[None]:
-    """Diffusers draws a bar for loading five small files, and warns of what does not concern a user here."""
-    from diffusers.utils import logging
-
-    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if shown:
-            logging.enable_progress_bar()
-
-
 def _load_head(settings: SampleSettings) -> HeadModel | None:
     if settings.head != "clay":
         return HeadModel.from_file(settings.head)
     return HeadModel.clay() if settings.video or settings.is_sweep else None
 
 
-def _check_head(head: HeadModel | None, pipeline: DyadPipeline, settings: SampleSettings) -> None:
+def _check_head(head: HeadModel | None, pipeline: DyadPipeline, settings: SampleSettings) -> Retarget | None:
+    """What takes the model's motion to the head, where it speaks ARKit's basis and the head FLAME's."""
     needed = settings.video or settings.head != "clay"
     if head is None or not needed:
-        return
+        return None
     basis, where = pipeline.layout.basis, "" if settings.head == "clay" else f" in {settings.head}"
+    if basis == "arkit" and head.basis in FLAME_BASES:
+        if head.num_expression == 0:
+            raise UserError(
+                f"expected a FLAME file with expression directions to retarget the model's {basis} expressions to, "
+                f"found none in {settings.head} ({head.basis}); give the full head file, or leave out --head"
+            )
+        return Retarget.fit(HeadModel.clay(), head)
     if head.basis != basis:
         instead = f"a head in {basis}" if where else f"--head FILE in {basis}, or --no-video"
         raise UserError(
@@ -185,6 +183,7 @@ def _check_head(head: HeadModel | None, pipeline: DyadPipeline, settings: Sample
             f"expected a head with {pipeline.layout.num_expression} expression directions, found "
             f"{head.num_expression}{where}; give the full head file"
         )
+    return None
 
 
 def _check_steps(settings: SampleSettings, pipeline: DyadPipeline) -> None:
@@ -277,6 +276,8 @@ def _record(
             "steps": settings.steps or pipeline.config.num_inference_steps,
             "scheduler": type(pipeline.scheduler).__name__,
             "device": str(pipeline.device),
+            "model_commit": pipeline.commit,
+            "retargeted_from": pipeline.layout.basis if first.layout.basis != pipeline.layout.basis else None,
         },
         "seed": settings.seed,
         "motion": {"basis": first.layout.basis, "fps": first.fps, "num_frames": len(first),

@@ -6,173 +6,109 @@ checkpoint to the same end, and any number of processes computes the same losses
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
+import sys
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, LoggerType, gather_object
 from diffusers.training_utils import EMAModel
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from diffdyad import schedulers
-from diffdyad.audio import SpeechEncoder
+from diffdyad import checkpoints, learning, parts, schedulers, state
 from diffdyad.config import RunConfig, save_config
-from diffdyad.context import ContextEncoder
-from diffdyad.data import features
-from diffdyad.data.batches import Batch, ExchangeWindows, keyed_generator
+from diffdyad.data.batches import Batch, keyed_generator
+from diffdyad.data.loader import Loader, StepBatches
 from diffdyad.denoiser import MotionDenoiser
 from diffdyad.errors import UserError
-from diffdyad.head import HeadModel
-from diffdyad.motion import MotionStats
-from diffdyad.objective import LossSums, VertexLoss, aperture_jacobian, count_valid, motion_losses
+from diffdyad.journal import Journal
+from diffdyad.objective import LossSums, count_valid, motion_losses
+from diffdyad.parts import Parts, Saved, Surroundings
 from diffdyad.pipeline import DyadPipeline
+from diffdyad.watch import SpikeWatch
 
 _VALIDATION_BATCH = 32
-
-
-@dataclass
-class Parts:
-    """What a run is built from."""
-
-    denoiser: MotionDenoiser
-    stats: MotionStats
-    speech: SpeechEncoder
-    context: ContextEncoder
-    train: ExchangeWindows
-    validation: ExchangeWindows
-    vertex_loss: VertexLoss | None
+_PATIENCE = timedelta(hours=12)  # of the other processes, while the main one makes a corpus and features
+_MOST_OVERFLOWS = 50  # steps on end that fp16 may skip until its scale fits
 
 
 def train(config: RunConfig) -> Path:
     """Runs a config to its end and returns the folder of the trained pipeline.
 
-    Raises UserError for what the config or the data get wrong.
+    Raises UserError for what the config, the data or the checkpoints get wrong.
     """
-    dataset = Path(config.data.dataset)
-    if config.data.rehearse is None and not any(dataset.glob("train-*.parquet")):
-        raise UserError(f"expected a dataset of exchanges in {dataset}, found none; see `diffdyad data --help`")
-    accelerator = Accelerator(mixed_precision=config.training.mixed_precision)
+    parts.check_folders(config)
+    accelerator = _accelerator(config)
+    warn = _warning(accelerator)
     output = Path(config.output)
     if accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
         save_config(config, output / "config.yaml")
-        _make_dataset(config)
+        parts.make_dataset(config)
     accelerator.wait_for_everyone()
-    parts = _build(config, accelerator)
-    run = _Run(config, accelerator, parts, output)
-    run.resume()
-    run.loop()
-    return run.finish()
-
-
-def _make_dataset(config: RunConfig) -> None:
-    """Makes the rehearsal corpus, or goes on making it; a finished one is left as it is."""
-    if config.data.rehearse is None:
-        return
-    from diffdyad.data.rehearsal.corpus import rehearse
-
-    wanted = config.data.rehearse
-    rehearse(config.data.dataset, hours=wanted.hours, seed=wanted.seed, effect=wanted.effect)
-
-
-def _build(config: RunConfig, accelerator: Accelerator) -> Parts:
-    dataset = Path(config.data.dataset)
-    layout, fps = features.dataset_layout(dataset)
-    speech = SpeechEncoder(config.speech.encoder, config.speech.revision, fps=fps, num_bands=config.speech.num_bands)
-    wanted = config.context
-    settings = {
-        "modalities": list(wanted.modalities), "rate_hz": wanted.rate_hz, "longest_s": wanted.longest_s, "fps": fps,
-        "text_encoder": wanted.text_encoder, "text_revision": wanted.text_revision,
-        "affect_encoder": wanted.affect_encoder, "affect_revision": wanted.affect_revision,
-    }  # fmt: skip
-    context = ContextEncoder(**settings)
-    cache = Path(config.data.cache or dataset / "features")
-    splits = {}
-    for split in ("train", "validation"):
-        bar = tqdm(desc=f"features, {split}", unit="shard", disable=not accelerator.is_main_process)
-        with accelerator.main_process_first(), bar:
-            paths = features.build(dataset, split, cache, speech, context, layout, fps, progress=partial(_show, bar))
-        splits[split] = features.load(paths)
-
-    stats = _motion_statistics(splits["train"], MotionStats.for_layout(layout, fps))
-    speech.fit(exchange.speech.float() for exchange in splits["train"])
-    widths = _context_widths(context.modalities, splits["train"])
-    context = ContextEncoder(**settings, widths=widths).fit(exchange.turn for exchange in splits["train"])
-    head = HeadModel.clay() if layout.basis == "arkit" else None
-    vertex_loss = None
-    if head is not None:
-        stats.aperture_jacobian.copy_(aperture_jacobian(head, layout, stats))
-        vertex_loss = VertexLoss(head, layout).to(accelerator.device)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)  # the initial weights; put back on leaving
-        denoiser = MotionDenoiser(
-            motion_dim=layout.dim, fps=fps, speech_width=speech.num_channels, speech_layers=speech.num_layers,
-            context_widths=widths, **config.model.model_dump(),
-        )
-    if config.training.start_from:
-        first = DyadPipeline.from_pretrained(config.training.start_from)
-        try:
-            denoiser.load_state_dict(first.denoiser.state_dict())
-        except RuntimeError as error:
-            raise UserError(
-                f"training.start_from {config.training.start_from} is of another layout than the config "
-                f"({str(error).splitlines()[0]})"
-            ) from None
-        # what its weights were trained to read
-        stats, speech, context = first.statistics, first.speech_encoder, first.context_encoder
-    windows = {
-        split: ExchangeWindows(items, speech, context, stats, config.conditions) for split, items in splits.items()
-    }
-    return Parts(denoiser, stats, speech, context, windows["train"], windows["validation"], vertex_loss)
-
-
-def _show(bar: tqdm, done: int, count: int) -> None:
-    bar.total = count
-    bar.update(done - bar.n)
-
-
-def _motion_statistics(exchanges: list[features.ExchangeFeatures], stats: MotionStats) -> MotionStats:
-    """Mean and deviation over the valid entries of each channel."""
-    count = total = squares = 0.0
-    for exchange in exchanges:
-        known = stats.layout.group_to_channels(exchange.valid).double()
-        values = exchange.motion.double() * known
-        count, total, squares = count + known.sum(0), total + values.sum(0), squares + (values * values).sum(0)
-    count = torch.as_tensor(count).clamp_min(1)
-    mean = total / count
-    return stats.fit(mean, (squares / count - mean**2).clamp_min(0).sqrt())
-
-
-def _context_widths(modalities: tuple[str, ...], exchanges: list[features.ExchangeFeatures]) -> dict[str, int]:
-    widths = {}
-    for exchange in exchanges:
-        for name, cells in exchange.turn.features.items():
-            widths.setdefault(name, cells.shape[-1])
-        if len(widths) == len(modalities):
-            break
-    missing = [name for name in modalities if name not in widths]
-    if missing:
+    checkpoint = checkpoints.newest(output / "checkpoints", warn)
+    saved = None
+    if checkpoint is not None:
+        about = checkpoint.state
+        saved = Saved(
+            checkpoint.folder, checkpoint.step, about.get("sources", ()), about.get("nature"),
+            checkpoint.tensors("statistics"),
+        )  # fmt: skip
+    around = Surroundings(accelerator.device, accelerator.is_main_process, accelerator.main_process_first, warn)
+    built = parts.build(config, around, saved)
+    if built.num_exchanges < accelerator.num_processes:
         raise UserError(
-            f"the config asks for the context modalities {', '.join(missing)}, which no exchange of the dataset has; "
-            "take them out of context.modalities"
+            f"expected at least one exchange for each of {accelerator.num_processes} processes, found "
+            f"{built.num_exchanges}; use fewer processes, or more data"
         )
-    return {name: widths[name] for name in modalities}
+    run = _Run(config, accelerator, built, output)
+    try:
+        if checkpoint is not None:
+            run.resume(checkpoint)
+        run.loop()
+        return run.finish()
+    finally:
+        built.train.close()
+
+
+def _accelerator(config: RunConfig) -> Accelerator:
+    tracker = config.training.tracker
+    if tracker is not None and tracker not in LoggerType.list():
+        names = ", ".join(str(name) for name in LoggerType.list())
+        raise UserError(f"training.tracker: expected one of {names}, found {tracker!r}")
+    try:
+        return Accelerator(
+            mixed_precision=config.training.mixed_precision, log_with=tracker, project_dir=config.output,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
+        )  # fmt: skip
+    except ValueError as error:
+        if config.training.mixed_precision not in str(error):
+            raise
+        raise UserError(f"training.mixed_precision: {str(error).splitlines()[0]}") from None
+
+
+def _warning(accelerator: Accelerator):
+    def warn(message: str) -> None:
+        if accelerator.is_main_process:
+            tqdm.write(f"diffdyad: {' '.join(message.split())}", file=sys.stderr)
+
+    return warn
 
 
 class _Run:
     """The loop and what it keeps."""
 
-    def __init__(self, config: RunConfig, accelerator: Accelerator, parts: Parts, output: Path):
-        self.config, self.accelerator, self.parts, self.output = config, accelerator, parts, output
+    def __init__(self, config: RunConfig, accelerator: Accelerator, built: Parts, output: Path):
+        self.config, self.accelerator, self.parts, self.output = config, accelerator, built, output
         training = config.training
         share = accelerator.num_processes * training.accumulation_steps
         if training.batch_size % share:
@@ -180,52 +116,37 @@ class _Run:
                 f"training.batch_size {training.batch_size} must be a multiple of processes x accumulation_steps = "
                 f"{share}"
             )
-        self.micro_batch = training.batch_size // share
+        self.warn = _warning(accelerator)
+        self.batches = StepBatches(
+            built.train, training.seed, config.data.window_s, built.stats.config.fps, training.batch_size // share,
+            training.accumulation_steps, accelerator.num_processes, accelerator.process_index,
+        )  # fmt: skip
         self.noise = schedulers.training_scheduler(
             config.noise.kind, config.noise.num_train_timesteps, config.noise.beta_schedule, config.noise.flow_shift
         )
         self.weights = {"motion": 1.0, **config.loss.model_dump()}
-        self.stats = parts.stats
+        self.stats = built.stats
         if accelerator.device.type != "cpu":
-            import copy
-
-            self.stats = copy.deepcopy(parts.stats).to(accelerator.device)
-        self.model = accelerator.prepare(parts.denoiser)
-        groups: dict[tuple[float, float], list] = {}
-        for name, parameter in self.bare().named_parameters():
-            rate = training.context_rate if "context" in name else training.other_rate
-            decay = training.weight_decay if parameter.ndim > 1 else 0.0
-            groups.setdefault((rate, decay), []).append(parameter)
-        self.optimizer = torch.optim.AdamW(
-            [{"params": p, "weight_decay": decay, "rate": rate} for (rate, decay), p in groups.items()],
-            lr=training.learning_rate, betas=(0.9, 0.99),
-        )  # fmt: skip
+            self.stats = copy.deepcopy(built.stats).to(accelerator.device)
+        if training.compile:
+            built.denoiser.compile(dynamic=True)  # windows have many lengths
+        optimizer = torch.optim.AdamW(
+            learning.parameter_groups(built.denoiser, training), lr=training.learning_rate, betas=(0.9, 0.99)
+        )
+        self.model, self.optimizer = accelerator.prepare(built.denoiser, optimizer)
         self.ema = EMAModel(self.bare().parameters(), decay=training.ema_decay, use_ema_warmup=True, power=0.75)
         self.ema.to(accelerator.device)
         self.step = 0
+        self.overflows = 0
+        self.spikes = SpikeWatch(training.spike_factor, training.spike_steps)
+        self.spiked: list[str] = []
+        self.unproven = False  # the newest checkpoint's weights have not had a loss yet
+        self.journal = Journal(output / "log.jsonl", accelerator, self.warn)
 
     def bare(self) -> MotionDenoiser:
         return self.accelerator.unwrap_model(self.model)
 
     # ------------------------------------------------------------------------------------------- steps
-
-    def num_frames(self, step: int) -> int:
-        """Even number of frames of a step's windows; all processes agree."""
-        low, high = self.config.data.window_s
-        drawn = torch.rand((), generator=keyed_generator(self.config.training.seed, "length", step)).item()
-        return 2 * round((low + drawn * (high - low)) * self.stats.config.fps / 2)
-
-    def batches(self, step: int) -> list[Batch]:
-        """This process' micro-batches of one step."""
-        training, rank = self.config.training, self.accelerator.process_index
-        made = []
-        for micro in range(training.accumulation_steps):
-            first = (micro * self.accelerator.num_processes + rank) * self.micro_batch
-            generators = [
-                keyed_generator(training.seed, step, index) for index in range(first, first + self.micro_batch)
-            ]
-            made.append(self.parts.train.batch(generators, self.num_frames(step)))
-        return made
 
     def loss_sums(self, batch: Batch, model=None) -> LossSums:
         """Forward pass (in mixed precision) and losses (in float32: they are of millimetres) of one micro-batch."""
@@ -244,7 +165,7 @@ class _Run:
     def train_step(self, batches: list[Batch]) -> dict[str, float]:
         training = self.config.training
         for group in self.optimizer.param_groups:
-            group["lr"] = training.learning_rate * self.schedule(self.step) * group["rate"]
+            group["lr"] = training.learning_rate * learning.schedule(training, self.step) * group["rate"]
         counts = self._global_counts(batches)
         means: dict[str, Tensor] = {}
         for number, batch in enumerate(batches):
@@ -256,19 +177,50 @@ class _Run:
                 self.accelerator.backward(loss)
             for name, value in sums.sums.items():
                 means[name] = means.get(name, 0.0) + value.detach() / counts[name].clamp_min(1)
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), training.max_grad_norm)
+        norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), training.max_grad_norm))
         values = {name: self.accelerator.reduce(value, "sum").item() for name, value in means.items()}
         values["loss"] = sum(self.weights[name] * value for name, value in values.items())
-        if not torch.isfinite(torch.tensor(values["loss"])) or not torch.isfinite(norm):
-            ids = sorted({name for batch in batches for name in batch.ids})
-            raise UserError(
-                f"the loss is not finite at step {self.step}; the last good checkpoint is kept in "
-                f"{self.output}/checkpoints; the batch: {', '.join(ids[:8])}{', ...' if len(ids) > 8 else ''}"
-            )
+        self._judge(values["loss"], norm, batches)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.ema.step(self.bare().parameters())
-        return {**values, "grad_norm": float(norm)}
+        self.overflows = self.overflows + 1 if self.optimizer.step_was_skipped else 0
+        if not self.overflows:
+            self.ema.step(self.bare().parameters())
+        return {**values, "grad_norm": norm}
+
+    def _judge(self, loss: float, norm: float, batches: list[Batch]) -> None:
+        """Stops a run that does not learn any more, before its weights are touched."""
+        finite = torch.isfinite(torch.tensor([loss, norm])).tolist()
+        # half precision finds its scale by overflowing: such a step is skipped
+        overflowed = finite[0] and not finite[1] and self.accelerator.scaler is not None
+        if not all(finite) and not (overflowed and self.overflows < _MOST_OVERFLOWS):
+            ids = sorted({name for batch in batches for name in batch.ids})
+            self._stop("the loss is not finite", ids, self.step - self.spikes.streak)
+        stop = self.spikes.saw(loss)
+        self.spiked = [*self.spiked, *(name for batch in batches for name in batch.ids)] if self.spikes.streak else []
+        if stop:
+            what = f"the loss was over {self.spikes.factor:g} times its median for {self.spikes.streak} steps"
+            self._stop(what, sorted(set(self.spiked)), self.step - self.spikes.streak + 1)
+        if self.unproven and not self.spikes.streak:
+            self.unproven = False
+            if self.accelerator.is_main_process:
+                checkpoints.prune(self.output / "checkpoints", self.config.training.keep_checkpoints)
+
+    def _stop(self, what: str, ids: list[str], bad_since: int) -> None:
+        """Ends the run. bad_since: the step whose loss was the first bad one; a checkpoint of it holds bad weights."""
+        if self.accelerator.num_processes > 1:
+            ids = sorted(set(gather_object(ids)))
+        whole = checkpoints.folders(self.output / "checkpoints")
+        bad = [folder for folder in whole if folder.name >= f"step-{bad_since:08d}"]
+        if self.accelerator.is_main_process and len(bad) < len(whole):
+            for folder in bad:
+                checkpoints.remove(folder)
+        whole = [folder for folder in whole if folder not in bad] or whole
+        kept = f"the last good checkpoint is kept: {whole[-1]}" if whole else "no checkpoint was written before"
+        raise UserError(
+            f"{what} at step {self.step}; {kept}; lower training.learning_rate, or look at the batch: "
+            f"{', '.join(ids[:32])}{f' and {len(ids) - 32} more' if len(ids) > 32 else ''}"
+        )
 
     def _global_counts(self, batches: list[Batch]) -> dict[str, Tensor]:
         """Valid entries of each term over all processes and accumulation steps, known before any forward pass."""
@@ -279,47 +231,60 @@ class _Run:
                 sums[name] = sums.get(name, 0.0) + value
         return {name: self.accelerator.reduce(value, "sum") for name, value in sums.items()}
 
-    def schedule(self, step: int) -> float:
-        """Linear warm-up, then a cosine down to a twentieth."""
-        training = self.config.training
-        if step < training.warmup_steps:
-            return (step + 1) / training.warmup_steps
-        progress = (step - training.warmup_steps) / max(1, training.max_steps - training.warmup_steps)
-        return 0.05 + 0.95 * 0.5 * (1 + torch.cos(torch.tensor(progress * torch.pi)).item())
-
     def loop(self) -> None:
         training = self.config.training
+        name = self.output.resolve().name
+        self.journal.begin(self.step, training.tracker, name, self.config.model_dump(mode="json"))
         bar = tqdm(
             total=training.max_steps, initial=self.step, desc="training", unit="step",
             disable=not self.accelerator.is_main_process,
         )
+        loader = Loader(self.batches, self.step, training.max_steps, self.config.data.loader_workers)
         self.model.train()
-        # one thread for loading: a second team of threads beside the model's would double the step's time
-        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as loader:
-            upcoming: Future = loader.submit(self.batches, self.step)
-            while self.step < training.max_steps:
-                waited = time.perf_counter()
-                batches = upcoming.result()
-                waited = time.perf_counter() - waited
-                upcoming = loader.submit(self.batches, self.step + 1)
+        began = time.perf_counter()
+        with bar, loader:
+            for batches in loader:
                 values = self.train_step(batches)
                 self.step += 1
                 bar.update()
                 if self.step % training.log_every == 0:
-                    shares = {f"dropped/{name}": share for name, share in batches[0].dropped.items()}
-                    self._log({**values, **shares, "waited_s": waited})
+                    took, began = time.perf_counter() - began, time.perf_counter()
+                    pace = {"waited_s": loader.waited_s, "step_s": took / training.log_every}
+                    self.journal.write(self.step, {**values, **self._withheld(batches), **pace})
                     bar.set_postfix({k: f"{values[k]:.3g}" for k in ("loss", "aperture", "vertex") if k in values})
                 done = self.step == training.max_steps
                 if done or self.step % training.validate_every == 0:
-                    self._log({f"validation/{name}": value for name, value in self.validate().items()})
-                if done or self.step % training.checkpoint_every == 0:
+                    self.journal.write(self.step, {f"validation/{k}": v for k, v in self.validate().items()})
+                if training.sample_every and (done or self.step % training.sample_every == 0):
+                    self.sample()
+                # what a spike has touched is not kept: the checkpoint before it is the good one
+                if done or (self.step % training.checkpoint_every == 0 and not self.spikes.streak):
                     self.save()
-        bar.close()
+        self.journal.end()
 
-    def _log(self, values: dict[str, float]) -> None:
-        if self.accelerator.is_main_process:
-            with open(self.output / "log.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": self.step, "time": time.time(), **values}) + "\n")
+    def _withheld(self, batches: list[Batch]) -> dict[str, float]:
+        """Which share of the examples of a step, over all processes, had which condition dropped."""
+        shares = {f"dropped/{name}": [batch.dropped[name] for batch in batches] for name in batches[0].dropped}
+        shares["absent"] = [batch.absent for batch in batches]
+        mean = torch.tensor([sum(values) / len(values) for values in shares.values()], device=self.accelerator.device)
+        return dict(zip(shares, self.accelerator.reduce(mean, "mean").tolist()))
+
+    # -------------------------------------------------------------------------------------- validation
+
+    @contextmanager
+    def averaged(self) -> Iterator[MotionDenoiser]:
+        """The network with its averaged weights, for the time of a block."""
+        model = self.bare()
+        kept = [parameter.detach().clone() for parameter in model.parameters()]
+        self.ema.copy_to(model.parameters())
+        model.eval()
+        try:
+            yield model
+        finally:
+            with torch.no_grad():
+                for parameter, value in zip(model.parameters(), kept, strict=True):
+                    parameter.copy_(value)
+            model.train()
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -327,99 +292,97 @@ class _Run:
 
         `context_gap` is the rise of the motion loss when the context is withheld: what it is worth.
         """
-        seed, model = self.config.training.seed, self.bare()
-        self.ema.store(model.parameters())
-        self.ema.copy_to(model.parameters())
-        model.eval()
+        seed = self.config.training.seed
         totals: dict[str, float] = {}
         chunks = max(1, self.config.data.validation_windows // _VALIDATION_BATCH)
-        for number in range(chunks):
-            generators = [
-                keyed_generator(seed, "validation", number * _VALIDATION_BATCH + i) for i in range(_VALIDATION_BATCH)
-            ]
-            batch = self.parts.validation.batch(generators, 2 * round(2.5 * self.stats.config.fps), withhold=False)
-            given = self.loss_sums(batch, model)
-            batch.conditions.context = batch.conditions.context.dropped()
-            dropped = self.loss_sums(batch, model)
-            for name, value in given.sums.items():
-                totals[name] = totals.get(name, 0.0) + (value / given.counts[name]).item() / chunks
-            gap = (dropped.sums["motion"] - given.sums["motion"]) / given.counts["motion"]
-            totals["context_gap"] = totals.get("context_gap", 0.0) + gap.item() / chunks
-        self.ema.restore(model.parameters())
-        model.train()
+        with self.averaged() as model:
+            for number in range(chunks):
+                generators = [
+                    keyed_generator(seed, "validation", number * _VALIDATION_BATCH + i)
+                    for i in range(_VALIDATION_BATCH)
+                ]
+                batch = self.parts.validation.batch(generators, 2 * round(2.5 * self.stats.config.fps), withhold=False)
+                given = self.loss_sums(batch, model)
+                batch.conditions.context = batch.conditions.context.dropped()
+                dropped = self.loss_sums(batch, model)
+                for name, value in given.sums.items():
+                    totals[name] = totals.get(name, 0.0) + (value / given.counts[name]).item() / chunks
+                gap = (dropped.sums["motion"] - given.sums["motion"]) / given.counts["motion"]
+                totals["context_gap"] = totals.get("context_gap", 0.0) + gap.item() / chunks
         return totals
+
+    def sample(self) -> None:
+        """A short answer of the averaged weights to a validation exchange, in OUTPUT/samples."""
+        pipeline = self.pipeline()
+        if not self.accelerator.is_main_process:
+            return
+        from diffdyad.preview import first_with_speech, preview
+
+        try:
+            exchange = first_with_speech(source.path for source in self.config.data.sources)
+            preview(self.output / "samples", self.step, pipeline, exchange)
+        except Exception as error:  # a picture is not worth a run
+            self.warn(f"no sample at step {self.step}: {type(error).__name__}: {error}")
 
     # ------------------------------------------------------------------------------------ checkpoints
 
-    @property
-    def checkpoints(self) -> list[Path]:
-        return sorted((self.output / "checkpoints").glob("step-????????"))
-
     def save(self) -> None:
-        """Writes a checkpoint, whole or not at all, and removes the oldest."""
-        if not self.accelerator.is_main_process:
-            return
-        target = self.output / "checkpoints" / f"step-{self.step:08d}"
-        fresh = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        try:
-            weights = self.bare().state_dict()
-            save_file({k: v.contiguous().cpu() for k, v in weights.items()}, fresh / "model.safetensors")
-            names = [name for name, _ in self.bare().named_parameters()]
-            averaged = dict(zip(names, self.ema.shadow_params, strict=True))
-            save_file({k: v.contiguous().cpu() for k, v in averaged.items()}, fresh / "ema.safetensors")
-            torch.save(self.optimizer.state_dict(), fresh / "optimizer.pt")
-            (fresh / "state.json").write_text(json.dumps({"step": self.step}))
-            if target.exists():
-                shutil.rmtree(target)
-            os.replace(fresh, target)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
-        for old in self.checkpoints[: -self.config.training.keep_checkpoints]:
-            shutil.rmtree(old, ignore_errors=True)
+        """Writes a checkpoint, whole or not at all. The oldest goes once the next loss shows that this one is good."""
+        held = state.collect(self.bare(), self.ema, self.optimizer)  # by all processes, where weights are spread
+        if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
+            about = {
+                "seed": self.config.training.seed,
+                "nature": self.parts.nature,
+                "sources": self.parts.sources,
+                "ema_step": self.ema.optimization_step,
+                "recent_losses": self.spikes.recent,
+                "scaler": scaler.state_dict() if scaler is not None else None,
+            }
+            held["statistics"] = self.parts.statistics()
+            checkpoints.write(self.output / "checkpoints", self.step, held, about)
+            if self.step == self.config.training.max_steps:
+                checkpoints.prune(self.output / "checkpoints", self.config.training.keep_checkpoints)
+        self.unproven = True
+        self.accelerator.wait_for_everyone()
 
-    def resume(self) -> None:
-        """Goes on from the last checkpoint, where there is one."""
-        found = self.checkpoints
-        if not found:
-            return
-        folder = found[-1]
-        try:
-            self.bare().load_state_dict(load_file(folder / "model.safetensors"))
-        except RuntimeError as error:
-            raise UserError(
-                f"the checkpoint {folder} is of another layout than the config ({str(error).splitlines()[0]}); choose "
-                "another output folder"
-            ) from None
-        averaged = load_file(folder / "ema.safetensors")
-        for (name, _), shadow in zip(self.bare().named_parameters(), self.ema.shadow_params, strict=True):
-            shadow.copy_(averaged[name])
-        self.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
-        self.step = json.loads((folder / "state.json").read_text())["step"]
-        self.ema.optimization_step = self.step
+    def resume(self, checkpoint: checkpoints.Checkpoint) -> None:
+        """Goes on from a checkpoint."""
+        state.restore(checkpoint, self.bare(), self.ema, self.optimizer)
+        training = self.config.training
+        self.step = checkpoint.step
+        self.ema.optimization_step = checkpoint.state.get("ema_step", self.step)
+        self.spikes = SpikeWatch(
+            training.spike_factor, training.spike_steps, checkpoint.state.get("recent_losses") or ()
+        )
+        if self.accelerator.scaler is not None and checkpoint.state.get("scaler"):
+            self.accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
+
+    def pipeline(self) -> DyadPipeline:
+        """The averaged weights as a pipeline on the CPU: what is sampled from and pushed."""
+        averaged = state.named(self.bare(), self.ema.shadow_params)
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and thrown away
+            denoiser = MotionDenoiser(**{k: v for k, v in self.bare().config.items() if not k.startswith("_")})
+        denoiser.load_state_dict(averaged)
+        scheduler = self.noise if self.config.noise.kind == "flow" else schedulers.sampler("dpmsolver++", self.noise)
+        return DyadPipeline(
+            denoiser=denoiser.eval(), scheduler=scheduler, statistics=self.parts.stats,
+            speech_encoder=self.parts.speech, context_encoder=self.parts.context,
+            num_inference_steps=self.config.noise.num_inference_steps,
+        )  # fmt: skip
 
     def finish(self) -> Path:
-        """Saves the averaged weights as a pipeline: what is sampled from and pushed."""
+        """Saves the averaged weights as a pipeline."""
         target = self.output / "pipeline"
+        pipeline = self.pipeline()
         if self.accelerator.is_main_process:
-            model = self.bare()
-            self.ema.copy_to(model.parameters())
-            pipeline = DyadPipeline(
-                denoiser=model.cpu().eval(), scheduler=self.sampling_scheduler(), statistics=self.parts.stats,
-                speech_encoder=self.parts.speech, context_encoder=self.parts.context,
-                num_inference_steps=self.config.noise.num_inference_steps,
-            )
             fresh = target.with_name(".pipeline.partial")
             shutil.rmtree(fresh, ignore_errors=True)
             pipeline.save_pretrained(fresh, safe_serialization=True)
             save_config(self.config, fresh / "training.yaml")
+            if self.parts.sources:
+                (fresh / parts.SOURCES).write_text(json.dumps(self.parts.sources) + "\n", encoding="utf-8")
             shutil.rmtree(target, ignore_errors=True)
             os.replace(fresh, target)
         self.accelerator.wait_for_everyone()
         return target
-
-    def sampling_scheduler(self):
-        if self.config.noise.kind == "flow":
-            return self.noise
-        return schedulers.sampler("dpmsolver++", self.noise)

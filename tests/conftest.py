@@ -1,11 +1,13 @@
 """A tiny pipeline with random weights, voices made of tones, and an exchange of two of them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from diffdyad.media import SAMPLING_RATE, encode_flac, write_wav
 from diffdyad.motion import Motion, MotionLayout, save_motion
@@ -69,6 +71,27 @@ def tiny_model(tiny_pipeline, tmp_path_factory) -> Path:
     """The folder of the saved tiny pipeline."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
     tiny_pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_model, tmp_path_factory) -> Path:
+    """The folder of a finished training run, as training leaves it."""
+    folder = tmp_path_factory.mktemp("runs") / "evening"
+    shutil.copytree(tiny_model, folder / "pipeline")
+    settings = {
+        "output": str(folder), "data": {"dataset": str(folder.parent / "talks"), "window_s": [4.0, 6.0]},
+        "training": {"max_steps": 40, "batch_size": 8, "learning_rate": 0.001, "start_from": str(folder / "first")},
+        "card": {"license": "mit", "description": "Learnt in an evening."},
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "pipeline" / "training.yaml").write_text(yaml.safe_dump(settings))
+    lines = [{"step": 10, "time": 1.0, "loss": 2.0, "motion": 1.5},
+             {"step": 20, "time": 2.0, "loss": 9.0, "motion": 9.0},
+             {"step": 20, "time": 3.0, "validation/motion": 1.25, "validation/context_gap": 0.0625},
+             {"step": 20, "time": 4.0, "loss": 1.0, "motion": 0.5}, {"step": 40, "time": 5.0, "loss": float("nan")},
+             {"step": 40, "time": 6.0, "validation/motion": 0.75, "validation/context_gap": 0.125}]  # fmt: skip
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 41, "lo')
     return folder
 
 

@@ -1,110 +1,117 @@
-"""Training on a rehearsal corpus of a few minutes, end to end."""
+"""Training on a handful of exchanges, end to end."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
+from itertools import pairwise
 
 import pytest
 import torch
+from conftest import REPOSITORY
 from safetensors.torch import load_file
+from small_exchanges import small_config, small_exchange, write_dataset
 
 from diffdyad.cli import main
-from diffdyad.config import load_config
+from diffdyad.config import TrainingConfig, load_config
 from diffdyad.data import features
 from diffdyad.data.batches import ExchangeWindows, keyed_generator
-from diffdyad.data.exchange import ExchangeShards
 from diffdyad.errors import UserError
+from diffdyad.learning import schedule
 from diffdyad.motion import load_motion
 from diffdyad.pipeline import DyadPipeline
 from diffdyad.training import train
 
-CONFIG = """
-output: {output}
-data: {{dataset: {dataset}, rehearse: {{hours: 0.03}}, window_s: [1.0, 1.4], validation_windows: 1}}
-context: {{modalities: [audio, prosody, motion]}}
-model: {{width: 32, num_heads: 2, depth: 1, speech_depth: 1, context_depth: 1}}
-training: {{batch_size: 4, max_steps: 6, checkpoint_every: 2, validate_every: 6, log_every: 1, mixed_precision: "no"}}
-"""
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("data") / "talks")
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
-    pytest.importorskip("espeakng_loader", reason="the extra `rehearse` is not installed")
-    folder = tmp_path_factory.mktemp("training") / "corpus"
-    assert main(["data", "rehearse", "--out", str(folder), "--hours", "0.03", "--seed", "0", "--effect", "1"]) == 0
-    return folder
-
-
-def config(folder: Path, corpus: Path, *overrides: str):
-    path = folder / "run.yaml"
-    path.write_text(CONFIG.format(output=folder / "run", dataset=corpus))
-    return load_config(path, overrides)
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "run" / "checkpoints" / "step-00000006" / "model.safetensors")
-
-
-@pytest.fixture(scope="module")
-def trained(corpus, tmp_path_factory) -> Path:
+def trained(dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
-    train(config(folder, corpus))
+    train(small_config(folder, dataset, "training.sample_every=6"))
     return folder
 
 
-def test_trained_pipeline_samples_from_the_command_line(trained, corpus, tmp_path):
-    from diffdyad.media import write_wav
+def weights(folder, step: int = 6) -> dict[str, torch.Tensor]:
+    return load_file(folder / "run" / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
 
-    exchange = ExchangeShards(corpus, "test")[0]
-    write_wav(tmp_path / "answer.wav", torch.from_numpy(exchange.responder.waveform[-32000:]))
+
+def log(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def windows(trained, dataset) -> ExchangeWindows:
+    pipeline = DyadPipeline.from_pretrained(trained / "run" / "pipeline")
+    items = [
+        features.compute(
+            small_exchange(seed), pipeline.speech_encoder, pipeline.context_encoder, pipeline.statistics
+        )
+        for seed in range(6)
+    ]  # fmt: skip
+    return ExchangeWindows(
+        items, pipeline.speech_encoder, pipeline.context_encoder, pipeline.statistics,
+        load_config(trained / "run.yaml").conditions,
+    )  # fmt: skip
+
+
+def test_trained_pipeline_samples_from_the_command_line(trained, voices, tmp_path):
     model, out = trained / "run" / "pipeline", tmp_path / "out"
-    arguments = ["--audio", tmp_path / "answer.wav", "--model", model, "--out", out, "--no-video", "--steps", 2]
+    arguments = ["--audio", voices / "responder.wav", "--model", model, "--out", out, "--no-video", "--steps", 2]
     assert main(["sample", *map(str, arguments)]) == 0
-    assert len(load_motion(out / "motion.npz")) == 50
-    log = [json.loads(line) for line in (trained / "run" / "log.jsonl").read_text().splitlines()]
-    assert log[-1]["step"] == 6 and {"validation/motion", "validation/context_gap"} <= log[-1].keys()
-    assert {"dropped/text", "dropped/context"} & log[0].keys() == {"dropped/context"}
+    assert len(load_motion(out / "motion.npz")) == 38
 
 
-def test_running_again_changes_nothing(trained, corpus):
-    before = weights(trained)
-    train(config(trained, corpus))
+def test_the_log_says_what_was_learnt_and_what_was_withheld(trained):
+    lines = log(trained)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6, 6]
+    assert {"validation/motion", "validation/context_gap"} <= lines[-1].keys()
+    conditions = {"own_audio", "style", "prefix", "context", "audio", "motion"}
+    assert {key for key in lines[0] if key.startswith("dropped/")} == {f"dropped/{name}" for name in conditions}
+    assert all(0 <= line[f"dropped/{name}"] <= 1 for line in lines[:-1] for name in conditions)
+    assert lines[0]["absent"] == 0 and {"loss", "grad_norm", "step_s", "waited_s"} <= lines[0].keys()
+
+
+def test_a_sample_is_rendered_when_asked_for(trained):
+    folder = trained / "run" / "samples"
+    assert sorted(path.name for path in folder.iterdir()) == ["step-00000006.npz", "step-00000006.png"]
+    assert len(load_motion(folder / "step-00000006.npz")) == 50
+
+
+def test_running_again_changes_nothing(trained, dataset):
+    before, lines = weights(trained), log(trained)
+    train(small_config(trained, dataset))
     after = weights(trained)
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(torch.equal(before[name], after[name]) for name in before) and log(trained) == lines
 
 
-def test_a_run_killed_with_sigkill_goes_on_to_the_same_weights(trained, corpus, tmp_path):
-    config(tmp_path, corpus)
-    command = [sys.executable, "-c", "import sys; from diffdyad.cli import main; sys.exit(main(sys.argv[1:]))",
-               "train", "--config", str(tmp_path / "run.yaml")]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    first = tmp_path / "run" / "checkpoints" / "step-00000002"
-    deadline = time.time() + 120
-    while not first.exists() and time.time() < deadline and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    train(config(tmp_path, corpus))
+def test_training_leaves_the_global_random_state_alone(dataset, tmp_path):
+    before = torch.random.get_rng_state()
+    train(small_config(tmp_path, dataset, "training.max_steps=2"))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_resumed_run_forgets_what_it_logged_beyond_its_checkpoint(trained, dataset, tmp_path):
+    train(small_config(tmp_path, dataset, "training.max_steps=2"))
+    path = tmp_path / "run" / "log.jsonl"
+    path.write_text(path.read_text() + '{"step": 3, "loss": 99}\n{"step": 4, "lo')
+    # the schedule looks at max_steps, which the first two steps of a warm-up do not show
+    train(small_config(tmp_path, dataset))
+    losses = [(line["step"], line["loss"]) for line in log(tmp_path) if "loss" in line]
+    assert losses == [(line["step"], line["loss"]) for line in log(trained) if "loss" in line]
     whole, resumed = weights(trained), weights(tmp_path)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_unconditional_branches_occur_in_training(trained, corpus):
+def test_processes_that_load_give_the_same_batches(trained, dataset, tmp_path):
+    train(small_config(tmp_path, dataset, "data.loader_workers=1"))
+    whole, loaded = weights(trained), weights(tmp_path)
+    assert all(torch.equal(whole[name], loaded[name]) for name in whole)
+
+
+def test_unconditional_branches_occur_in_training(windows):
     """Each branch that sampling uses, with its statuses, is among the training examples."""
-    pipeline = DyadPipeline.from_pretrained(trained / "run" / "pipeline")
-    layout, fps = features.dataset_layout(corpus)
-    paths = features.build(
-        corpus, "train", corpus / "features", pipeline.speech_encoder, pipeline.context_encoder, layout, fps, workers=1
-    )
-    chances = load_config(trained / "run.yaml").conditions
-    windows = ExchangeWindows(
-        features.load(paths), pipeline.speech_encoder, pipeline.context_encoder, pipeline.statistics, chances
-    )
     batch = windows.batch([keyed_generator(0, 0, index) for index in range(300)], 30)
     status = torch.stack(list(batch.conditions.context.status.values()), -1)
     all_dropped, given = (status == 1).all(-1), (status == 0).all(-1)
@@ -116,16 +123,7 @@ def test_unconditional_branches_occur_in_training(trained, corpus):
     assert batch.dropped["own_audio"] == pytest.approx(0.05 + 0.05 * 0.95, abs=0.06)
 
 
-def test_an_example_depends_on_its_key_alone(trained, corpus):
-    pipeline = DyadPipeline.from_pretrained(trained / "run" / "pipeline")
-    layout, fps = features.dataset_layout(corpus)
-    paths = features.build(
-        corpus, "train", corpus / "features", pipeline.speech_encoder, pipeline.context_encoder, layout, fps, workers=1
-    )
-    windows = ExchangeWindows(
-        features.load(paths), pipeline.speech_encoder, pipeline.context_encoder, pipeline.statistics,
-        load_config(trained / "run.yaml").conditions,
-    )  # fmt: skip
+def test_an_example_depends_on_its_key_alone(windows):
     one = windows.batch([keyed_generator(0, 3, index) for index in range(4)], 30)
     two = windows.batch([keyed_generator(0, 3, index) for index in (2, 3)], 30)
     assert torch.equal(one.target[2:], two.target) and torch.equal(one.noise[2:], two.noise)
@@ -133,31 +131,95 @@ def test_an_example_depends_on_its_key_alone(trained, corpus):
     assert torch.equal(one.conditions.speech[2:], two.conditions.speech)
 
 
-def test_a_second_stage_keeps_the_first_one_s_weights(trained, corpus, tmp_path):
-    first = trained / "run" / "pipeline"
-    settings = [f"training.start_from={first}", "training.other_rate=0.0", "training.context_rate=2.0"]
-    train(config(tmp_path, corpus, *settings))
-    before = DyadPipeline.from_pretrained(first).denoiser.state_dict()
-    after = weights(tmp_path)
-    moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert moved and all("context" in name for name in moved)
-    with pytest.raises(UserError, match="start_from"):
-        train(config(tmp_path, corpus, *settings, "model.width=16", f"output={tmp_path / 'other'}"))
+def test_accumulated_steps_are_the_whole_batch(trained, dataset, tmp_path):
+    train(small_config(tmp_path, dataset, "training.accumulation_steps=2"))
+    for one, two in zip(log(trained), log(tmp_path)):
+        assert one.get("loss", 0) == pytest.approx(two.get("loss", 0), rel=1e-4)
 
 
-def test_a_batch_that_processes_do_not_divide_is_refused(trained, corpus):
+@pytest.mark.parametrize("kind, last", [("cosine", 0.05), ("linear", 0.05), ("constant", 1.0)])
+def test_schedules(kind, last):
+    settings = TrainingConfig(warmup_steps=10, max_steps=110, schedule=kind)
+    factors = [schedule(settings, step) for step in range(111)]
+    assert factors[0] == pytest.approx(0.1) and factors[9:11] == pytest.approx([1.0, 1.0])
+    assert factors[110] == pytest.approx(last)
+    assert all(a >= b - 1e-6 for a, b in pairwise(factors[10:]))
+
+
+# --------------------------------------------------------------------------------------- what stops it
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_batch_named(dataset, tmp_path, capsys):
+    folder = tmp_path / "run"
+    small_config(tmp_path, dataset)
+    # weights of 1e30 after the third step; its gradient was fine
+    changes = ["training.warmup_steps=3", "training.max_steps=40", "training.schedule=constant"]
+    train(small_config(tmp_path, dataset, *changes, "training.max_steps=2"))
+    argv = ["train", "--config", str(tmp_path / "run.yaml"), *changes, "training.learning_rate=1e30"]
+    assert main(argv) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "not finite" in message and "e-" in message and "step-00000002" in message
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-00000002"]
+
+
+def test_a_tracker_that_is_missing_costs_a_warning(dataset, tmp_path, capsys):
+    missing = "wandb" if "wandb" not in sys.modules else "aim"
+    pytest.importorskip("accelerate")
+    train(small_config(tmp_path, dataset, f"training.tracker={missing}", "training.max_steps=2"))
+    assert missing in capsys.readouterr().err and (tmp_path / "run" / "pipeline").is_dir()
+
+
+def test_an_unknown_tracker_is_a_mistake(dataset, tmp_path):
+    with pytest.raises(UserError, match="training.tracker.*tensorboard.*chalkboard"):
+        train(small_config(tmp_path, dataset, "training.tracker=chalkboard"))
+
+
+def test_half_precision_without_a_gpu_is_refused(dataset, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match="mixed_precision"):
+        train(small_config(tmp_path, dataset, "training.mixed_precision=fp16"))
+
+
+def test_a_batch_that_processes_do_not_divide_is_refused(trained, dataset):
     with pytest.raises(UserError, match="accumulation_steps"):
-        train(config(trained, corpus, "training.accumulation_steps=3"))
+        train(small_config(trained, dataset, "training.accumulation_steps=3"))
 
 
-def test_another_layout_in_the_checkpoint_is_refused(trained, corpus):
-    with pytest.raises(UserError, match="another"):
-        train(config(trained, corpus, "model.width=16"))
-    train(config(trained, corpus))
+def test_another_layout_in_the_checkpoint_is_refused(trained, dataset):
+    with pytest.raises(UserError, match="another layout: model.width is 32 there and 16 here"):
+        train(small_config(trained, dataset, "model.width=16"))
+    with pytest.raises(UserError, match=r"context.modalities is \['audio', 'motion'\] there"):
+        train(small_config(trained, dataset, "context.modalities=[motion]"))
+
+
+def test_statistics_of_the_checkpoint_count_not_those_of_new_data(trained, dataset, tmp_path):
+    """Data that were added to a dataset do not rescale what the weights have learnt to read."""
+    from shutil import copytree
+
+    copytree(trained / "run", tmp_path / "run")
+    other = write_dataset(tmp_path / "other", first=50)
+    train(small_config(tmp_path, other, "training.max_steps=8"))
+    before, after = (
+        load_file(folder / "run" / "checkpoints" / name / "statistics.safetensors")
+        for folder, name in ((trained, "step-00000006"), (tmp_path, "step-00000008"))
+    )
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_a_missing_dataset_is_named(tmp_path):
-    path = tmp_path / "c.yaml"
-    path.write_text(f"output: {tmp_path / 'run'}\ndata: {{dataset: {tmp_path / 'nothing'}}}\n")
     with pytest.raises(UserError, match="nothing"):
-        train(load_config(path))
+        train(small_config(tmp_path, tmp_path / "nothing"))
+
+
+def test_the_rehearsal_corpus_is_made_where_it_is_absent(tmp_path):
+    pytest.importorskip("espeakng_loader", reason="the extra `rehearse` is not installed")
+    config = load_config(
+        REPOSITORY / "configs" / "rehearsal.yaml",
+        [f"output={tmp_path / 'run'}", f"data.dataset={tmp_path / 'corpus'}", "data.rehearse.hours=0.03",
+         "data.window_s=[1.0, 1.2]", "data.validation_windows=1", "context.modalities=[motion]", "model.width=16",
+         "model.num_heads=2", "model.depth=1", "training.max_steps=1", "training.batch_size=2",
+         "training.mixed_precision='no'"],
+    )  # fmt: skip
+    train(config)
+    assert (tmp_path / "run" / "pipeline" / "model_index.json").is_file()

@@ -17,7 +17,7 @@ from torch import Tensor
 from diffdyad.audio import SpeechEncoder
 from diffdyad.conditioning import Conditions, style_features
 from diffdyad.config import ConditionConfig
-from diffdyad.context import Context, ContextEncoder, collate
+from diffdyad.context import ABSENT, DROPPED, Context, ContextEncoder, collate
 from diffdyad.data.features import ExchangeFeatures
 from diffdyad.errors import UserError
 from diffdyad.motion import MotionStats
@@ -35,7 +35,8 @@ class Batch:
 
     target: (B, T, D); valid: (B, T, G), False where nothing is known or past the recording; prefix: (B, T)
     True = given; prefix_noise: (B, 1, 1) in standard deviations; noise: (B, T, D); uniform: (B,) in [0, 1)
-    for the timestep; dropped: which share of the examples had what withheld; ids: the exchanges.
+    for the timestep; dropped: which share of the examples had what withheld; absent: in which there was no
+    previous turn, and this was told; ids: the exchanges.
     """
 
     target: Tensor
@@ -46,26 +47,51 @@ class Batch:
     noise: Tensor
     uniform: Tensor
     dropped: dict[str, float]
+    absent: float
     ids: list[str]
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """Several datasets in one training.
+
+    weights: share of the examples of each, relative to one another; empty: by their length. sources: what the network
+    is told of each, 0 = nothing; empty: nothing of any.
+    """
+
+    weights: tuple[float, ...] = ()
+    sources: tuple[int, ...] = ()
+
+    def source(self, dataset: int) -> int:
+        return self.sources[dataset] if self.sources else 0
+
+    def shares(self, lengths: Tensor, datasets: Tensor) -> Tensor:
+        """How often each exchange is drawn, (N,), up to a factor. lengths, datasets: (N,) of the exchanges."""
+        if not self.weights:
+            return lengths
+        totals = torch.zeros(len(self.weights)).index_add_(0, datasets, lengths).clamp_min(1)
+        return lengths * (torch.tensor(self.weights) / totals)[datasets]
+
+
 class ExchangeWindows:
-    """Draws windows from exchanges, each exchange as often as its length deserves."""
+    """Draws windows from exchanges, each exchange as often as its length (and its dataset's weight) deserves."""
 
     def __init__(
         self, exchanges: Sequence[ExchangeFeatures], speech: SpeechEncoder, context: ContextEncoder,
-        stats: MotionStats, conditions: ConditionConfig,
+        stats: MotionStats, conditions: ConditionConfig, mixture: Mixture = Mixture(),
     ):
         if not exchanges:
             raise UserError("expected at least one usable exchange to train on, found none")
         self.exchanges, self.speech, self.context, self.stats = exchanges, speech, context, stats
-        self.chances = conditions
+        self.chances, self.mixture = conditions, mixture
         lengths = torch.tensor([float(len(e.motion)) for e in exchanges])
+        lengths = mixture.shares(lengths, torch.tensor([e.dataset for e in exchanges]))
         self.cumulative = lengths.cumsum(0) / lengths.sum()
-        self.by_responder: dict[str, list[int]] = {}
+        self.by_responder: dict[tuple[int, str], list[int]] = {}
         for number, exchange in enumerate(exchanges):
-            self.by_responder.setdefault(exchange.responder, []).append(number)
-        self.styles = torch.stack([style_features(stats.standardise(e.motion)) for e in exchanges])
+            self.by_responder.setdefault((exchange.dataset, exchange.responder), []).append(number)
+        known = stats.layout.group_to_channels
+        self.styles = torch.stack([style_features(stats.standardise(e.motion) * known(e.valid)) for e in exchanges])
 
     def batch(self, generators: Sequence[torch.Generator], num_frames: int, withhold: bool = True) -> Batch:
         """One example per generator; `withhold=False` keeps every condition and gives no prefix."""
@@ -77,19 +103,22 @@ class ExchangeWindows:
             "own_audio": 1 - speech_given.float().mean().item(),
             "style": 1 - style_given.float().mean().item(),
             "prefix": 1 - prefix.any(1).float().mean().item(),
-            "context": torch.stack([s != 0 for s in context.status.values()]).all(0).float().mean().item(),
-            **{name: (status != 0).float().mean().item() for name, status in context.status.items()},
+            "context": torch.stack([s == DROPPED for s in context.status.values()]).all(0).float().mean().item(),
+            **{name: (status == DROPPED).float().mean().item() for name, status in context.status.items()},
         }
+        if any(self.mixture.sources):
+            dropped["source"] = (stack("source") == 0).float().mean().item()
         return Batch(
             target=stack("target"), valid=stack("valid"),
             conditions=Conditions(
                 speech=self.speech.standardise(stack("speech")), heard=stack("heard"), speech_given=speech_given,
                 context=context, style=stack("style"), style_given=style_given,
-                source=torch.zeros(len(examples), dtype=torch.long), start_s=stack("start_s"),
-                horizon_s=stack("horizon_s"),
+                source=stack("source"), start_s=stack("start_s"), horizon_s=stack("horizon_s"),
             ),
             prefix=prefix, prefix_noise=stack("prefix_noise")[:, None, None], noise=stack("noise"),
-            uniform=stack("uniform"), dropped=dropped, ids=[e["id"] for e in examples],
+            uniform=stack("uniform"), dropped=dropped,
+            absent=torch.stack([s == ABSENT for s in context.status.values()]).any(0).float().mean().item(),
+            ids=[e["id"] for e in examples],
         )  # fmt: skip
 
     def _example(self, generator: torch.Generator, num_frames: int, withhold: bool) -> dict:
@@ -135,15 +164,17 @@ class ExchangeWindows:
         prefix = torch.zeros(num_frames, dtype=torch.bool)
         if withhold and happens(chances.prefix):
             prefix[: 1 + int(uniform() * chances.prefix_s * fps)] = True
-        prefix &= valid.all(-1)
+        # channel groups that were never measured do not count: they are as unknown when sampling goes on from a window
+        measured = exchange.valid.any(0)
+        prefix &= (valid | ~measured).all(-1)
 
         everything = withhold and happens(chances.drop_everything)
         audio_given = not (everything or (withhold and happens(chances.drop_audio)))
         context = self._context(exchange, everything, withhold, happens, generator)
-        others = [n for n in self.by_responder[exchange.responder] if n != number]
+        others = [n for n in self.by_responder[exchange.dataset, exchange.responder] if n != number]
         style_given = bool(others) and not (withhold and happens(chances.drop_style))
         other = others[int(uniform() * len(others))] if others else number
-        return {
+        example = {
             "id": exchange.exchange_id, "target": target, "valid": valid,
             "speech": window(exchange.speech), "heard": heard,
             "speech_given": torch.tensor(audio_given), "context": context, "style": self.styles[other],
@@ -152,11 +183,15 @@ class ExchangeWindows:
             "prefix_noise": torch.tensor(uniform() * chances.prefix_noise if withhold else 0.0),
             "noise": torch.randn(target.shape, generator=generator), "uniform": torch.tensor(uniform()),
         }  # fmt: skip
+        source = self.mixture.source(exchange.dataset)
+        told = source and not (withhold and happens(chances.drop_source))
+        return {**example, "source": torch.tensor(source if told else 0)}
 
     def _context(
         self, exchange: ExchangeFeatures, everything: bool, withhold: bool, happens, generator: torch.Generator
     ) -> Context:
-        context = self.context.place(self.context.standardise(exchange.turn), exchange.previous_end_s)
+        missing = ABSENT if exchange.alone else DROPPED
+        context = self.context.place(self.context.standardise(exchange.turn), exchange.previous_end_s, missing)
         if everything or (withhold and happens(self.chances.drop_context)):
             return context.dropped()
         if not withhold:

@@ -1,31 +1,22 @@
-"""The feature store: what training reads, computed once per dataset and settings, a file per shard.
-
-Motion, the encoder's features of the responder's speech and the context's cells of every exchange,
-concatenated, as safetensors. Files are keyed by everything that they depend on, appear whole or not at
-all, and a run that was stopped goes on with the shards that are missing.
-"""
+"""What training sees of an exchange: motion, features of the responder's speech, the previous turn's cells."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffdyad.audio import SpeechEncoder
-from diffdyad.context import ContextEncoder, PreviousTurn, TimedWord, TurnFeatures
-from diffdyad.data.exchange import Exchange, ExchangeShards, shards
-from diffdyad.errors import UserError
-from diffdyad.media import SAMPLING_RATE, normalise_loudness
-from diffdyad.motion import MotionLayout, MotionStats
+from diffdyad.context import ContextEncoder, TurnFeatures
+from diffdyad.data.encoded import Encoded, Recalled, weights_of
+from diffdyad.data.exchange import Exchange
+from diffdyad.data.sides import motion_of, previous_turn, responder_waveform
+from diffdyad.motion import MotionStats
 
 _FORMAT = 1
 """Raised whenever the content of the files changes."""
@@ -36,7 +27,8 @@ class ExchangeFeatures:
     """One exchange as training sees it.
 
     motion: (T, D) raw; valid: (T, G); speech: (T, L, C) not standardised; turn: the previous turn's
-    cells, not standardised; start_s: time of the first frame; previous_end_s: end of the turn.
+    cells, not standardised; start_s: time of the first frame; previous_end_s: end of the turn; alone: there
+    was no previous turn, as in a monologue; dataset: index among the datasets of the training.
     """
 
     exchange_id: str
@@ -47,6 +39,13 @@ class ExchangeFeatures:
     valid: Tensor
     speech: Tensor
     turn: TurnFeatures
+    alone: bool = False
+    dataset: int = 0
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether there is anything to learn from it."""
+        return len(self.motion) > 1 and bool(self.valid.any())
 
 
 @dataclass(frozen=True)
@@ -58,57 +57,51 @@ class FeatureSettings:
 
     @classmethod
     def of(cls, speech: SpeechEncoder, context: ContextEncoder) -> FeatureSettings:
-        def plain(component) -> dict:
-            return {k: v for k, v in component.config.items() if not k.startswith("_") and k != "widths"}
+        def plain(component, *statistics: str) -> dict:
+            return {k: v for k, v in component.config.items() if not k.startswith("_") and k not in statistics}
 
-        return cls(plain(speech), plain(context))
+        # mel knows its shape beforehand, a pretrained encoder once it was asked: that must not change the key
+        shape = () if speech.config["name"] == "mel" else ("num_layers", "num_channels")
+        return cls(plain(speech, *shape), plain(context, "widths"))
 
-    def key(self, dataset: Path) -> str:
-        """Name of the cache folder: a hash of the settings and of the dataset's files (names and sizes)."""
+    def key(self, dataset: Path, shared: bool = False) -> str:
+        """Name of the cache folder: a hash of the settings and of the dataset's files (names and sizes).
+
+        shared: several datasets' features lie in one cache, so where the dataset lies counts, too.
+        """
         files = sorted((p.name, p.stat().st_size) for p in dataset.glob("*.parquet"))
-        text = json.dumps([_FORMAT, self.speech_encoder, self.context_encoder, files], sort_keys=True)
+        speech = dict(self.speech_encoder)
+        if weights := weights_of(speech["name"]):
+            speech["name"] = weights
+        place = [str(dataset.resolve())] if shared else []
+        text = json.dumps([_FORMAT, speech, self.context_encoder, files, *place], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def previous_turn(exchange: Exchange) -> PreviousTurn:
-    """The previous speaker's turn as sampling would be given it: cut where it ends."""
-    seconds = exchange.previous_end_s - exchange.start_s
-    person = exchange.previous
-    audio = torch.from_numpy(person.waveform)[: max(0, round(seconds * SAMPLING_RATE))]
-    motion = exchange.motion("previous")
-    num_frames = max(0, round(seconds * exchange.fps))
-    motion.values, motion.valid = motion.values[:num_frames], motion.valid[:num_frames]
-    return PreviousTurn(
-        audio=audio if len(audio) else None,
-        motion=motion if len(motion) and motion.valid.any() else None,
-        text=person.text or None,
-        words=[TimedWord(w.word, w.start_s, w.end_s) for w in person.words if w.start_s < exchange.previous_end_s],
-        gap_s=exchange.gap_s,
-    )
-
-
 def compute(
-    exchange: Exchange, speech: SpeechEncoder, context: ContextEncoder, stats: MotionStats
+    exchange: Exchange, speech: SpeechEncoder, context: ContextEncoder, stats: MotionStats,
+    encoded: Encoded | None = None,
 ) -> ExchangeFeatures:
-    """Features of one exchange; of `stats` only layout and rate matter."""
-    motion = exchange.motion("responder")
+    """Features of one exchange; of `stats` only layout and rate matter. encoded: the speech features, if at hand."""
+    motion = motion_of(exchange, "responder", stats.layout)
     stats.check(motion, f"exchange {exchange.exchange_id}")
     motion = motion.resample(stats.config.fps)
-    waveform = torch.from_numpy(exchange.responder.waveform)
-    if not len(waveform):
-        waveform = torch.zeros(round(len(motion) * SAMPLING_RATE / stats.config.fps))
-    features = speech.encode(normalise_loudness(waveform, SAMPLING_RATE)[None])[0]
+    if encoded is None:
+        features = speech.encode(responder_waveform(exchange)[None].to(speech.mean.device))[0].cpu()
+    else:
+        features, speech = encoded.responder, Recalled(speech, encoded.previous)
     num_frames = min(len(features), len(motion))
-    previous = context.taken(previous_turn(exchange))
-    turn = context.raw_features(previous, speech, stats, f"exchange {exchange.exchange_id}")
+    turn = previous_turn(exchange, stats.layout)
+    alone = turn.is_empty and not exchange.previous_speaker
+    turn = context.raw_features(context.taken(turn), speech, stats, f"exchange {exchange.exchange_id}")
     return ExchangeFeatures(
         exchange.exchange_id, exchange.responder_name, exchange.start_s, exchange.previous_end_s,
-        motion.values[:num_frames], motion.valid[:num_frames], features[:num_frames], turn,
+        motion.values[:num_frames], motion.valid[:num_frames], features[:num_frames], turn, alone,
     )
 
 
-def _pack(items: Sequence[ExchangeFeatures]) -> tuple[dict[str, Tensor], dict]:
-    """Concatenated tensors, and the index that takes them apart again."""
+def pack(items: Sequence[ExchangeFeatures], speech: bool = True) -> tuple[dict[str, Tensor], list[dict]]:
+    """Concatenated tensors, and the index that takes them apart again; without `speech`, that lies elsewhere."""
     tensors: dict[str, list[Tensor]] = {}
     index = []
 
@@ -118,7 +111,8 @@ def _pack(items: Sequence[ExchangeFeatures]) -> tuple[dict[str, Tensor], dict]:
     for item in items:
         put("motion", item.motion, torch.float32)
         put("valid", item.valid, torch.bool)
-        put("speech", item.speech, torch.float16)
+        if speech:
+            put("speech", item.speech, torch.float16)
         for name, cells in item.turn.features.items():
             put(f"cells.{name}", cells, torch.float16)
             put(f"cells_valid.{name}", item.turn.valid[name], torch.bool)
@@ -128,12 +122,15 @@ def _pack(items: Sequence[ExchangeFeatures]) -> tuple[dict[str, Tensor], dict]:
             "exchange_id": item.exchange_id, "responder": item.responder, "start_s": item.start_s,
             "previous_end_s": item.previous_end_s, "frames": len(item.motion),
             "cells": {name: len(cells) for name, cells in item.turn.features.items()},
-            "sentence": item.turn.sentence is not None,
+            "sentence": item.turn.sentence is not None, "alone": item.alone,
         })  # fmt: skip
-    return {name: torch.cat(parts) for name, parts in tensors.items()}, {"exchanges": index}
+    return {name: torch.cat(parts) for name, parts in tensors.items()}, index
 
 
-def _unpack(tensors: dict[str, Tensor], index: dict) -> list[ExchangeFeatures]:
+def unpack(
+    tensors: dict[str, Tensor], index: Sequence[dict], speech: dict[str, Tensor] | None = None
+) -> list[ExchangeFeatures]:
+    """The inverse of `pack`. speech: exchange_id -> (T', L, C), where it was packed without."""
     position = dict.fromkeys(tensors, 0)
 
     def take(name: str, count: int) -> Tensor:
@@ -142,86 +139,17 @@ def _unpack(tensors: dict[str, Tensor], index: dict) -> list[ExchangeFeatures]:
         return tensors[name][start : start + count]
 
     items = []
-    for entry in index["exchanges"]:
-        motion, valid, speech = (take(name, entry["frames"]) for name in ("motion", "valid", "speech"))
+    for entry in index:
+        frames = entry["frames"]
+        motion, valid = take("motion", frames), take("valid", frames)
+        own = take("speech", frames) if speech is None else speech[entry["exchange_id"]][:frames]
         turn = TurnFeatures(
             {name: take(f"cells.{name}", count) for name, count in entry["cells"].items()},
             {name: take(f"cells_valid.{name}", count) for name, count in entry["cells"].items()},
             take("sentence", 1)[0] if entry["sentence"] else None,
         )
         items.append(ExchangeFeatures(
-            entry["exchange_id"], entry["responder"], entry["start_s"], entry["previous_end_s"], motion, valid,
-            speech, turn,
+            entry["exchange_id"], entry["responder"], entry["start_s"], entry["previous_end_s"], motion, valid, own,
+            turn, entry.get("alone", False),
         ))  # fmt: skip
-    return items
-
-
-def _shard_features(job: tuple[str, str, int, str, FeatureSettings, dict]) -> str:
-    """Computes one shard's file; runs in a worker process."""
-    dataset, split, number, target, settings, layout = job
-    torch.set_num_threads(1)
-    speech, context = SpeechEncoder(**settings.speech_encoder), ContextEncoder(**settings.context_encoder)
-    stats = MotionStats(**layout)
-    exchanges = ExchangeShards(dataset, split)
-    rows = [i for i, (shard, _, _) in enumerate(exchanges._where) if shard == number]
-    tensors, index = _pack([compute(exchanges[row], speech, context, stats) for row in rows])
-    partial = f"{target}.partial"
-    try:
-        save_file(tensors, partial, metadata={"index": json.dumps(index)})
-        os.replace(partial, target)
-    finally:
-        Path(partial).unlink(missing_ok=True)
-    return target
-
-
-def dataset_layout(dataset: str | Path, split: str = "train") -> tuple[MotionLayout, float]:
-    """Layout and rate of a dataset's motion, from its first exchange."""
-    first = ExchangeShards(dataset, split, audio=False)[0]
-    return first.layout, first.fps
-
-
-def build(
-    dataset: str | Path, split: str, cache: str | Path, speech: SpeechEncoder, context: ContextEncoder,
-    layout: MotionLayout, fps: float, workers: int = 2, progress: Callable[[int, int], None] | None = None,
-) -> list[Path]:
-    """Makes the files of a split that do not exist yet, in `cache`/KEY; returns all of them in order."""
-    dataset, settings = Path(dataset), FeatureSettings.of(speech, context)
-    folder = Path(cache) / settings.key(dataset)
-    folder.mkdir(parents=True, exist_ok=True)
-    count = len(shards(dataset, split))
-    targets = [folder / f"{split}-{number:05d}-of-{count:05d}.safetensors" for number in range(count)]
-    stats = {"fps": fps, **layout.to_dict()}
-    jobs = [
-        (str(dataset), split, number, str(target), settings, stats)
-        for number, target in enumerate(targets)
-        if not target.exists()
-    ]
-    done = count - len(jobs)
-    if jobs and workers > 1:
-        import multiprocessing
-
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            for _ in pool.map(_shard_features, jobs):
-                done += 1
-                if progress is not None:
-                    progress(done, count)
-    else:
-        for job in jobs:
-            _shard_features(job)
-            done += 1
-            if progress is not None:
-                progress(done, count)
-    return targets
-
-
-def load(paths: Sequence[Path]) -> list[ExchangeFeatures]:
-    """All exchanges of the files, memory-mapped."""
-    items = []
-    for path in paths:
-        try:
-            with safe_open(path, "pt") as file:
-                index = json.loads(file.metadata()["index"])
-            items += _unpack(load_file(path), index)
-        except Exception as error:
-            raise UserError(f"the feature file {path} is damaged ({error}); delete it, it will be made again") from None
     return items

@@ -1,0 +1,335 @@
+"""The way of an import: recordings found, split and read in parallel, cut, and written as shards that are the same
+bytes however many workers made them, and however often the work was interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffdyad.data.exchange import SPLITS, shard_name, to_row, write_shard
+from diffdyad.data.importers import importer_of
+from diffdyad.data.importers.cutting import Session, cut, session_name
+from diffdyad.data.importers.recording import Importer, ImportOptions, Item
+from diffdyad.data.importers.report import ImportReport, card, collect, write_text
+from diffdyad.data.importers.splits import assign
+from diffdyad.errors import UserError
+from diffdyad.flame import FLAME_BASES
+from diffdyad.staging import DISK_FULL
+
+VERSION = 1
+"""Raise it when what every importer does changes: datasets of different versions are not continued as one."""
+
+MARKER, JOURNAL = "import.json", ".import"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """So many recordings of one split, written together."""
+
+    number: int
+    split: str
+    items: tuple[Item, ...]
+
+    def rows_path(self, out: Path) -> Path:
+        return out / JOURNAL / f"{self.number:05d}.parquet"
+
+    def journal_path(self, out: Path) -> Path:
+        return out / JOURNAL / f"{self.number:05d}.json"
+
+
+def import_dataset(
+    name: str,
+    source_dir: str | os.PathLike,
+    out_dir: str | os.PathLike,
+    options: ImportOptions | None = None,
+    workers: int | None = None,
+    progress: bool = False,
+) -> ImportReport:
+    """Imports a dataset, or goes on with an import that was interrupted; what failed is tried again.
+
+    name: one of `diffdyad.data.importers.IMPORTERS`; workers: processes, default one per core, the shards do not depend
+    on it. Unreadable recordings are in the report, and the others are done: `raise_for_failures` is exit code 3.
+
+    Raises UserError for an unknown name, a folder that holds none of the dataset, an output folder with other things,
+    and where not a single recording gave an exchange.
+    """
+    options = options or ImportOptions()
+    importer = importer_of(name)(Path(source_dir), options)
+    _check(importer, options)
+    if not importer.source.is_dir():
+        raise UserError(f"expected the folder of {importer.title}, found nothing at {importer.source}")
+    items = sorted(importer.scan(), key=lambda item: item.item_id)
+    if not items:
+        raise UserError(f"expected {importer.expects} in {importer.source}, found none")
+    names: dict[str, str] = {}
+    for item in items:
+        other = names.setdefault(session_name(name, item.item_id), item.item_id)
+        if other != item.item_id:
+            raise UserError(f"expected names of their own, found {other!r} and {item.item_id!r}, which become one")
+    if options.limit is not None:
+        items = items[: options.limit]
+    splits = assign(items, own=options.split == "source")
+    out = Path(out_dir)
+    settings = {
+        "importer": name, "version": [VERSION, importer.version], "options": {**asdict(options), "limit": None},
+        "recordings": len(items), "plan": _plan_hash(items, splits.of),
+    }  # fmt: skip
+    jobs = _jobs(importer, items, splits.of)
+    if _claim(out, settings):
+        _unpack(out, jobs)
+    for job in jobs:
+        if job.journal_path(out).exists() and _is_stale(json.loads(job.journal_path(out).read_text()), job, importer):
+            job.journal_path(out).unlink()
+    for leftover in (out / JOURNAL).glob(".*.partial"):
+        leftover.unlink()
+    todo = [job for job in jobs if not job.journal_path(out).exists()]
+    _run(name, importer, options, out, todo, workers, progress)
+    journals = [(job.split, json.loads(job.journal_path(out).read_text())) for job in jobs]
+    report = collect(out, importer, journals, importer.notes() + splits.notes, len(items))
+    if not sum(report.exchanges.values()):
+        first = next(iter({**report.failed, **report.skipped}.items()))
+        raise UserError(
+            f"none of the {len(items)} recordings in {importer.source} gave an exchange; the first, {first[0]}: "
+            f"{first[1]}"
+        )
+    _pack(out, jobs)
+    write_text(out / "README.md", card(importer, report, settings))
+    write_text(out / MARKER, json.dumps({**settings, "finished": True}, indent=2, sort_keys=True) + "\n")
+    return report
+
+
+def _check(importer: Importer, options: ImportOptions) -> None:
+    bases = (None,) if importer.basis == "arkit" else (None, *FLAME_BASES)
+    for what, value, allowed in (
+        ("what is done with swapped sides", options.swapped, ("fix", "keep", "drop")),
+        ("a split", options.split, ("source", "people")),
+        (f"a basis of {importer.title}", options.basis, bases),
+    ):  # fmt: skip
+        if value not in allowed:
+            named = ", ".join(str(choice) for choice in allowed if choice is not None) or importer.basis
+            raise UserError(f"expected {what} among {named}, found {value!r}")
+    if options.fps is not None and not importer.takes_fps:
+        raise UserError(f"the rate of {importer.title} is its own: expected no --fps, found {options.fps:g}")
+    if options.fps is not None and not 1 <= options.fps <= 240:
+        raise UserError(f"expected a rate from 1 to 240 fps, found {options.fps!r}")
+    if options.limit is not None and options.limit < 1:
+        raise UserError(f"expected a limit of at least 1 recording, found {options.limit!r}")
+
+
+def _plan_hash(items: list[Item], splits: dict[str, str]) -> str:
+    """Of the recordings' names and splits: which shards there are, and what is in each."""
+    plan = [[item.item_id, item.files, splits[item.item_id]] for item in items]
+    return hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:16]
+
+
+def _sizes(job: _Job, importer: Importer) -> dict[str, int]:
+    """Bytes of all files of a job; -1 where there is none."""
+    paths = {name: importer.path(name) for item in job.items for name in item.files}
+    return {name: path.stat().st_size if path.is_file() else -1 for name, path in paths.items()}
+
+
+def _is_stale(journal: dict[str, Any], job: _Job, importer: Importer) -> bool:
+    """Whether a job is to be done again: something of it failed, or its files have changed since."""
+    return bool(journal["failed"]) or journal["sizes"] != _sizes(job, importer)
+
+
+def _config_hash(name: str, importer: Importer, options: ImportOptions) -> str:
+    what = [name, VERSION, importer.version, {**asdict(options), "limit": None}]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _jobs(importer: Importer, items: list[Item], splits: dict[str, str]) -> list[_Job]:
+    jobs: list[_Job] = []
+    for split in SPLITS:
+        mine = [item for item in items if splits[item.item_id] == split]
+        for begin in range(0, len(mine), importer.items_per_shard):
+            jobs.append(_Job(len(jobs), split, tuple(mine[begin : begin + importer.items_per_shard])))
+    return jobs
+
+
+def _claim(out: Path, settings: dict[str, Any]) -> bool:
+    """Prepares the folder; True where an import of the same settings is finished there."""
+    marker = out / MARKER
+    if marker.exists():
+        try:
+            found = json.loads(marker.read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            raise UserError(f"expected the settings of an import in {marker}, cannot read it; remove {out}") from None
+        finished = bool(found.pop("finished", False))
+        if found != settings:
+            differ = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
+            raise UserError(
+                f"expected an import of the same source and settings in {out}, found another ({', '.join(differ)} "
+                "differ); give another --out"
+            )
+        return finished
+    if out.exists() and not out.is_dir():
+        raise UserError(f"expected a folder for the dataset, found a file: {out}; give another --out")
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"expected a new or empty folder, found other files in {out}; give another --out")
+    try:
+        (out / JOURNAL).mkdir(parents=True, exist_ok=True)
+        write_text(marker, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+    except PermissionError:
+        raise UserError(f"cannot write to {out}: permission denied; give another --out") from None
+    return False
+
+
+# --------------------------------------------------------------------------------------------------------------- work
+
+
+def _run(
+    name: str, importer: Importer, options: ImportOptions, out: Path, todo: list[_Job], workers: int | None,
+    progress: bool,
+) -> None:
+    from tqdm.auto import tqdm
+
+    workers = min(workers or os.cpu_count() or 1, len(todo))
+    arguments = (name, str(importer.source), options, str(out))
+    executor: Executor | None = None
+    total = sum(len(job.items) for job in todo)
+    try:
+        with tqdm(total=total, desc=f"importing {name}", unit="recording", disable=not progress) as bar:
+            if workers > 1:
+                # spawned, not forked: a fork of a process with torch's threads may hang
+                executor = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker)
+                for done in as_completed([executor.submit(_do, job, *arguments) for job in todo]):
+                    bar.update(done.result())
+            else:
+                for job in todo:
+                    bar.update(_do(job, *arguments))
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process ended before its work was done; its own message, if it left one, is above (none: it was "
+            f"killed, perhaps for memory); the same command goes on with the import in {out}"
+        ) from None
+    finally:
+        if executor is not None:
+            executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    import faulthandler
+
+    import torch
+
+    faulthandler.enable()  # a worker that dies says where
+    torch.set_num_threads(1)  # the workers share the cores among themselves
+
+
+def _do(job: _Job, name: str, source: str, options: ImportOptions, out_dir: str) -> int:
+    """Writes one job's rows and then its journal, whose existence says that both are whole."""
+    importer, out = importer_of(name)(Path(source), options), Path(out_dir)
+    config_hash = _config_hash(name, importer, options)
+    rows: list[dict[str, Any]] = []
+    sessions, failed = [], {}
+    for item in job.items:
+        try:
+            recording = importer.load(item)
+            session = cut(recording, item, importer, job.split, config_hash)
+            rows += [to_row(exchange) for exchange in session.exchanges]
+            _keep_foreign(out, session, recording.sides)
+        except (UserError, ValueError) as error:
+            failed[item.item_id] = " ".join(str(error).split())
+            continue
+        except Exception as error:  # whatever a library makes of damaged bytes; the others are done
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) in DISK_FULL:
+                raise
+            failed[item.item_id] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            continue
+        sessions.append(_line(item, importer, session, job.split))
+    importer.close()
+    job.rows_path(out).unlink(missing_ok=True)
+    if rows:
+        write_shard(job.rows_path(out), rows)
+    journal = {"rows": len(rows), "sessions": sessions, "failed": failed, "sizes": _sizes(job, importer)}
+    write_text(job.journal_path(out), json.dumps(journal, sort_keys=True))
+    return len(job.items)
+
+
+def _line(item: Item, importer: Importer, session: Session, split: str) -> dict[str, Any]:
+    """One line of the report."""
+    line: dict[str, Any] = {
+        "recording": item.item_id, "session_id": session.session_id, "split": split, "people": list(item.people),
+        "seconds": round(session.duration_s, 3), "exchanges": len(session.exchanges),
+        "hours": sum(e.end_s - e.start_s for e in session.exchanges) / 3600,
+        "files": {name: _file_hash(importer.path(name)) for name in item.files if importer.path(name).is_file()},
+    }  # fmt: skip
+    if session.head_offset:
+        line["head_offset"] = session.head_offset
+    if session.sides is not None:
+        line["sides"] = {
+            "verdict": session.sides.verdict, "own": round(session.sides.own, 4),
+            "other": round(session.sides.other, 4), "z": round(session.sides.z, 2), "exchanged": session.exchanged,
+        }  # fmt: skip
+    for key, value in (("videos", session.videos), ("notes", session.notes), ("skipped", session.skipped)):
+        if value:
+            line[key] = value
+    return line
+
+
+_LARGE = 1 << 28  # a database of many gigabytes is known by its name and size
+
+
+def _file_hash(path: Path) -> str:
+    size = path.stat().st_size
+    if size > _LARGE:
+        return f"size:{size}"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _keep_foreign(out: Path, session: Session, sides: list) -> None:
+    """Arrays in the source's own terms, beside the shards: foreign/SESSION-SIDE.npz."""
+    if not session.exchanges:
+        return
+    for number, side in enumerate(sides):
+        if side.foreign:
+            folder = out / "foreign"
+            folder.mkdir(exist_ok=True)
+            path = folder / f"{session.session_id}-{number}.npz"
+            partial = path.with_name(f".{path.name}.partial")
+            with partial.open("wb") as file:
+                np.savez(file, person=np.array(side.name), **side.foreign)
+            os.replace(partial, path)
+
+
+# -------------------------------------------------------------------------------------------------------------- shards
+
+
+def _names(out: Path, jobs: list[_Job]) -> Iterator[tuple[_Job, Path]]:
+    """Each job that has rows, and the shard that they become."""
+    for split in SPLITS:
+        filled = [j for j in jobs if j.split == split and json.loads(j.journal_path(out).read_text())["rows"]]
+        for index, job in enumerate(filled):
+            yield job, out / shard_name(split, index, len(filled))
+
+
+def _pack(out: Path, jobs: list[_Job]) -> None:
+    for job, shard in _names(out, jobs):
+        if job.rows_path(out).exists():
+            os.replace(job.rows_path(out), shard)
+
+
+def _unpack(out: Path, jobs: list[_Job]) -> None:
+    """Shards back to where they were made: what failed before may change how many there are."""
+    for job, shard in list(_names(out, jobs)):
+        if shard.exists():
+            os.replace(shard, job.rows_path(out))

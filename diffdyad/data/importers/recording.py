@@ -1,0 +1,133 @@
+"""What an importer gives: recordings of one or two people on one clock, in our units, not yet cut into exchanges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from diffdyad.motion import Motion
+from diffdyad.text import TimedWord
+
+Span = tuple[float, float]
+"""Seconds on the recording's clock, from and to."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One recording of a source: where it lies and who is in it; light, and it travels to worker processes.
+
+    item_id: unique in the source, and made of its own names; files: relative to the source, all of them; people: the
+    sides in order; split: "train", "validation" or "test" where the source fixes it; group: what several items were
+    cut from (a video), where the source says; about: whatever else the importer needs to load it.
+    """
+
+    item_id: str
+    files: tuple[str, ...]
+    people: tuple[str, ...]
+    split: str | None = None
+    group: str = ""
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Side:
+    """One person of a recording.
+
+    waveform: (S,) float32, 16 kHz, this person's voice alone; (0,) = none. motion: at the source's rate; None = none.
+    speech: when this person speaks, where the source says. video: file relative to the source, to be tracked.
+    foreign: arrays in the source's own terms, which no group of ours can hold; they are kept apart.
+    """
+
+    name: str
+    waveform: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32), repr=False)
+    motion: Motion | None = field(default=None, repr=False)
+    betas: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32), repr=False)
+    words: list[TimedWord] = field(default_factory=list, repr=False)
+    speech: list[Span] | None = None
+    video: str = ""
+    foreign: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+
+@dataclass
+class Recording:
+    """Two people (or one), from 0 s to duration_s.
+
+    listener: index of the side that hears the other out from beginning to end, where the source says so. source: name
+    of the corpus in the records. notes: what is to be said about it.
+    """
+
+    sides: list[Side]
+    duration_s: float
+    listener: int | None = None
+    source: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What a user can choose.
+
+    basis: of FLAME expressions, instead of the importer's own; fps: the motion's rate, where the source does not
+    state it; swapped: what is done where the sides' voices are exchanged ("fix", "keep" or "drop"); split: "source"
+    (its own, where it has one) or "people" (by the connected components of the speaker graph); limit: at most so
+    many recordings, for a first look.
+    """
+
+    basis: str | None = None
+    fps: float | None = None
+    swapped: str = "fix"
+    split: str = "source"
+    limit: int | None = None
+
+
+class Importer:
+    """A dataset in its published form. Subclasses find its recordings (`scan`) and read one (`load`).
+
+    num_expression: columns of expressions in the shards; takes_fps: the source does not state its rate; license and
+    consent are what the source states of itself, "" where it states nothing.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    license: ClassVar[str] = ""
+    consent: ClassVar[str] = ""
+    tracker: ClassVar[str] = ""
+    basis: ClassVar[str] = "flame2020"
+    basis_reason: ClassVar[str] = ""
+    num_expression: ClassVar[int] = 50
+    neck_folded: ClassVar[bool] = True
+    takes_fps: ClassVar[bool] = False
+    items_per_shard: ClassVar[int] = 64
+    expects: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    def __init__(self, source: Path, options: ImportOptions | None = None):
+        self.source, self.options = Path(source), options or ImportOptions()
+
+    @property
+    def expression_basis(self) -> str:
+        return self.options.basis or self.basis
+
+    def scan(self) -> Iterator[Item]:
+        """All recordings, without reading them. Raises UserError where the folder is none of this dataset."""
+        raise NotImplementedError
+
+    def load(self, item: Item) -> Recording:
+        """Reads one recording. Raises UserError that names the file, what was expected and what was found."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Lets go of what `load` has opened."""
+
+    def notes(self) -> list[str]:
+        """What the report says of every import of this dataset."""
+        if self.basis_reason and self.options.basis is None:
+            return [f"expressions are taken as basis {self.basis} ({self.basis_reason}); --basis says otherwise"]
+        return []
+
+    def path(self, name: str) -> Path:
+        return self.source / name

@@ -1,0 +1,135 @@
+"""Figures of whole distributions: all frames of all clips together, in sums that add up and can be taken away again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from diffdyad.evaluation.diversity import entropy_bits
+from diffdyad.evaluation.figures.base import spans
+from diffdyad.evaluation.figures.liveliness import CHANNELS
+from diffdyad.evaluation.frechet import MOVEMENT_LAG_S, Moments, frechet_in_truth_deviations, with_movement
+from diffdyad.evaluation.kmeans import Clusters, kmeans
+from diffdyad.evaluation.tracks import Tracks, Undefined
+
+NUM_CLUSTERS = 40
+_FRAMES_FOR_CLUSTERS = 4000
+
+
+@dataclass(frozen=True)
+class PooledFigure:
+    """As `Figure`, of the pooled truth and the pooled prediction."""
+
+    name: str
+    unit: str
+    aim: str
+    about: str
+    measure: Callable[[Pool, Pool], float] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What all pools of a corpus share: centres (2 D,) of the moments by channel group, clusters of expressions."""
+
+    centres: dict[str, np.ndarray]
+    clusters: Clusters | None
+    scale: np.ndarray  # (E,) standard deviations of the truth's expressions
+
+    @classmethod
+    def of(cls, truths: Sequence[Tracks], seed: int = 0) -> Yardstick:
+        """From the truth alone."""
+        centres, expressions = {}, []
+        for name, channels in CHANNELS.items():
+            total, count = 0.0, 0
+            for truth in truths:
+                try:
+                    values, known = channels(truth)
+                except Undefined:
+                    continue
+                total, count = total + values[known].sum(0, dtype=np.float64), count + known.sum()
+                if name == "expression":
+                    step = max(1, len(truths) * int(known.sum()) // _FRAMES_FOR_CLUSTERS)
+                    expressions.append(values[known][::step])
+            if count:
+                centres[name] = np.concatenate([total / count, np.zeros(len(total))])
+        rows = np.concatenate(expressions) if expressions else np.zeros((0, 1))
+        scale = np.maximum(rows.std(0), 1e-6) if len(rows) else np.ones(1)
+        clusters = kmeans(rows / scale, NUM_CLUSTERS, seed) if len(rows) >= NUM_CLUSTERS else None
+        return cls(centres, clusters, scale)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Moments of posture and movement by channel group, and how often each expression cluster occurs."""
+
+    moments: dict[str, Moments]
+    histogram: np.ndarray  # (K,)
+
+    @classmethod
+    def empty(cls) -> Pool:
+        return cls({}, np.zeros(NUM_CLUSTERS))
+
+    @classmethod
+    def of(cls, side: Tracks, frames: np.ndarray, yardstick: Yardstick) -> Pool:
+        """One motion's frames (T,) bool."""
+        lag = max(1, round(MOVEMENT_LAG_S * side.fps))
+        moments, histogram = {}, np.zeros(NUM_CLUSTERS)
+        for name, centre in yardstick.centres.items():
+            try:
+                values, known = CHANNELS[name](side)
+            except Undefined:
+                continue
+            there = spans(frames & known, lag)
+            if there.any():
+                moments[name] = Moments.of(with_movement(values, side.fps)[there], centre)
+            if name == "expression" and yardstick.clusters is not None and (frames & known).any():
+                nearest = yardstick.clusters.assign(values[frames & known] / yardstick.scale)
+                histogram = np.bincount(nearest, minlength=NUM_CLUSTERS).astype(np.float64)
+        return cls(moments, histogram)
+
+    def __add__(self, other: Pool) -> Pool:
+        moments = dict(self.moments)
+        for name, part in other.moments.items():
+            moments[name] = moments[name] + part if name in moments else part
+        return Pool(moments, self.histogram + other.histogram)
+
+    def __sub__(self, other: Pool) -> Pool:
+        moments = {name: part - other.moments[name] if name in other.moments else part
+                   for name, part in self.moments.items()}  # fmt: skip
+        return Pool(moments, self.histogram - other.histogram)
+
+
+def _frechet(name: str, movement: bool) -> Callable[[Pool, Pool], float]:
+    def measure(truth: Pool, prediction: Pool) -> float:
+        sides = [pool.moments.get(name) for pool in (truth, prediction)]
+        if any(side is None or side.count < 2 for side in sides):
+            raise Undefined(f"no {name} in the data")
+        if not movement:
+            sides = [side.select(slice(0, len(side.total) // 2)) for side in sides]
+        distance = frechet_in_truth_deviations(*(side.gaussian() for side in sides))
+        if not np.isfinite(distance):
+            raise Undefined("truth constant")
+        return distance
+
+    return measure
+
+
+def _entropy(truth: Pool, prediction: Pool) -> float:
+    count = prediction.histogram.sum()
+    if not count:
+        raise Undefined("fewer expressions than clusters")
+    return entropy_bits(prediction.histogram / count)
+
+
+FIGURES = (
+    *(PooledFigure(f"frechet_{name}_per_channel", "", "lower", f"Frechet distance of the {name}'s frames, pooled over "
+                   "clips, per channel, in the truth's variances (1 = about a frozen face), less its small-sample bias",
+                   _frechet(name, movement=False)) for name in CHANNELS),
+    *(PooledFigure(f"frechet_{name}_movement_per_channel", "", "lower", f"the same of the {name} together with how far "
+                   f"it moves within {MOVEMENT_LAG_S:g} s, so that shuffled frames do not pass",
+                   _frechet(name, movement=True)) for name in CHANNELS),
+    PooledFigure("expression_cluster_entropy_bits", "bit", "truth", f"entropy of the frames over {NUM_CLUSTERS} "
+                 "k-means clusters of the truth's expressions, pooled over clips (SID, fitted on the truth)", _entropy),
+)  # fmt: skip

@@ -1,0 +1,198 @@
+"""Scores predictions against the truth: every figure, for the system and its controls, by slice, with intervals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from diffdyad.errors import UserError
+from diffdyad.evaluation.bootstrap import expanded_tail, jackknife, ratio_estimates, resample_weights
+from diffdyad.evaluation.clips import PHASES, Clip, check_clips, check_predictions
+from diffdyad.evaluation.figures import POOLED_FIGURES
+from diffdyad.evaluation.figures.pooled import Pool, PooledFigure
+from diffdyad.evaluation.gauge import FaceGauge
+from diffdyad.evaluation.report import Cell, Line, Report
+from diffdyad.evaluation.tracks import Undefined
+from diffdyad.evaluation.work import FIGURES, ClipResult, ClipWork, ScoreSettings, in_order
+from diffdyad.motion import Motion
+
+_NUM_GROUPS = 20  # of people, for the jackknife
+_CHUNK = 16  # clips that a worker is given at a time
+
+
+@dataclass
+class Row:
+    """Sums of one row over its samples, (phases, figures, clips), why some are undefined, and pools."""
+
+    totals: np.ndarray
+    counts: np.ndarray
+    undefined: dict[tuple[int, int], list[tuple[int, str]]]  # phase, figure -> clip and reason, once per sample
+    pools: dict[tuple[str, int], Pool] = field(default_factory=dict)  # by phase and group of people
+
+    @classmethod
+    def empty(cls, work: ClipWork) -> Row:
+        shape = (len(work.phases), len(FIGURES), len(work.clips))
+        return cls(np.zeros(shape), np.zeros(shape), {})
+
+    def reasons(self, place: int, number: int, member: np.ndarray) -> dict[str, int]:
+        """Why a figure is undefined, and for how many samples of these clips (C,) bool."""
+        found = self.undefined.get((place, number), [])
+        return dict(Counter(why for index, why in found if member[index]).most_common())
+
+
+def score(
+    clips: Sequence[Clip],
+    predictions: Mapping[str, Sequence[Motion]],
+    gauge: FaceGauge | None,
+    settings: ScoreSettings | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Report:
+    """The table of predictions (clip id -> its samples), with control rows; `progress` is told how many clips are done.
+
+    gauge: the head of the clips' basis; None leaves out what needs one, and says so. Raises UserError where the clips
+    or predictions do not make sense (see `check_clips`, `check_predictions`). Deterministic for a seed.
+    """
+    settings = settings or ScoreSettings()
+    if settings.system in {control.name for control in settings.controls}:
+        raise UserError(f"expected a name for the system that no control row has, found {settings.system!r}")
+    units = check_clips(clips, settings.units)
+    clips, motions = check_predictions(clips, predictions)
+    check_clips(clips, settings.units)
+    work = ClipWork(clips, motions, gauge, settings)
+    rows = {name: Row.empty(work) for name in work.rows}
+    done = 0
+    for indices, results, pools in in_order(work, _chunks(units % _NUM_GROUPS)):
+        group = int(units[indices[0]]) % _NUM_GROUPS
+        for index, result in zip(indices, results):
+            _collect(rows, result, index)
+        for (row, phase), pool in pools.items():
+            kept = rows[row].pools
+            kept[phase, group] = kept[phase, group] + pool if (phase, group) in kept else pool
+        done += len(indices)
+        if progress:
+            progress(done)
+    return _report(work, rows, units)
+
+
+def _chunks(groups: np.ndarray) -> list[list[int]]:
+    """Clips to score together, of one group of people each, so that their pools can be summed on the spot.
+
+    The same whatever the number of workers: sums are taken in the same order, to the bit.
+    """
+    result = []
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group).tolist()
+        result += [members[k : k + _CHUNK] for k in range(0, len(members), _CHUNK)]
+    return result
+
+
+def _collect(rows: dict[str, Row], result: ClipResult, index: int) -> None:
+    for (row, place, number), (total, count) in result.sums.items():
+        rows[row].totals[place, number, index] = total
+        rows[row].counts[place, number, index] = count
+    for row, place, number, why in result.undefined:
+        rows[row].undefined.setdefault((place, number), []).append((index, why))
+
+
+def _report(work: ClipWork, rows: dict[str, Row], units: np.ndarray) -> Report:
+    settings, clips = work.settings, work.clips
+    generator = np.random.default_rng([settings.seed, 3])
+    weights = resample_weights(units, 1, settings.num_resamples, generator)
+    kinds = sorted({clip.response_kind for clip in clips} - {""})
+    parts = [(phase, place, np.ones(len(clips), bool)) for place, phase in enumerate(work.phases)]
+    parts += [(kind, 0, np.array([clip.response_kind == kind for clip in clips])) for kind in kinds]
+    slices, cells = {}, {}
+    for part, place, member in parts:
+        there = member & np.array([part not in PHASES or part in clip.phases for clip in clips])
+        slices[part] = int(there.sum())
+        for name, row in rows.items():
+            cells |= {(part, name, figure): cell for figure, cell in
+                      _clip_cells(work, row, place, there, units, weights).items()}  # fmt: skip
+    truth = rows.get("truth")
+    for phase in work.phases:
+        for name, row in rows.items():
+            for figure in POOLED_FIGURES if truth else ():
+                cells[phase, name, figure.name] = _pooled_cell(figure, truth, row, phase, settings.confidence)
+    rows_about = dict(work.rows)
+    if truth:
+        rows_about["truth_halves"] = "ground truth of half of the people against the others' (distributions only)"
+        for phase in work.phases:
+            for figure in POOLED_FIGURES:
+                cells[phase, "truth_halves", figure.name] = _halves_cell(figure, truth, phase)
+    first = clips[0].truth
+    facts = {
+        "clips": len(clips), "seconds": sum(clip.truth.duration_s for clip in clips),
+        "people": len({name for clip in clips for name in clip.people}), "units": len(np.unique(units)),
+        "independent": settings.units, "samples": len(work.motions[0]), "basis": first.layout.basis, "fps": first.fps,
+        "confidence": settings.confidence, "num_resamples": settings.num_resamples, "seed": settings.seed,
+    }  # fmt: skip
+    lines = [Line(f.name, f.unit, f.aim, f.about) for f in (*FIGURES, *POOLED_FIGURES)]
+    return Report(facts, lines, rows_about, slices, cells, _notes(work, facts))
+
+
+def _clip_cells(
+    work: ClipWork, row: Row, place: int, member: np.ndarray, units: np.ndarray, weights: np.ndarray
+) -> dict[str, Cell]:
+    totals, counts = ((x[place] * member)[..., None] for x in (row.totals, row.counts))
+    num_units = len(np.unique(units[member]))
+    confidence = work.settings.confidence
+    tail = expanded_tail(num_units, confidence) if num_units > 1 else 0.5
+    estimates = np.array(ratio_estimates(totals, counts, weights, tail))
+    if num_units < 2:
+        estimates[1:] = np.nan
+    roots = np.array([figure.root for figure in FIGURES])
+    estimates[:, roots] = np.sqrt(np.maximum(estimates[:, roots], 0))
+    return {
+        figure.name: Cell.of(*estimates[:, number], row.reasons(place, number, member))
+        for number, figure in enumerate(FIGURES) if place == 0 or figure.by_phase
+    }  # fmt: skip
+
+
+def _pooled_cell(figure: PooledFigure, truth: Row, row: Row, phase: str, confidence: float) -> Cell:
+    groups = sorted(group for part, group in truth.pools if part == phase)
+    pairs = [(truth.pools[phase, g], row.pools.get((phase, g), Pool.empty())) for g in groups]
+    if not pairs:
+        return Cell(None, None, None, {"phase not known": 1})
+
+    def combine(parts):
+        total = parts[0]
+        for part in parts[1:]:
+            total = (total[0] + part[0], total[1] + part[1])
+        return total
+
+    try:
+        found = jackknife(
+            pairs, combine, lambda whole, part: (whole[0] - part[0], whole[1] - part[1]),
+            lambda pair: figure.measure(*pair), confidence,
+        )  # fmt: skip
+    except Undefined as undefined:
+        return Cell(None, None, None, {str(undefined): 1})
+    return Cell.of(found.value, found.low, found.high)
+
+
+def _halves_cell(figure: PooledFigure, truth: Row, phase: str) -> Cell:
+    """What two samples of the truth are apart: no correction, and half of the people on each side."""
+    groups = sorted(group for part, group in truth.pools if part == phase)
+    if len(groups) < 2:
+        return Cell(None, None, None, {"fewer than two groups of people": 1})
+    halves = [Pool.empty(), Pool.empty()]
+    for number, group in enumerate(groups):
+        halves[number % 2] = halves[number % 2] + truth.pools[phase, group]
+    try:
+        return Cell.of(figure.measure(*halves), np.nan, np.nan)
+    except Undefined as undefined:
+        return Cell(None, None, None, {str(undefined): 1})
+
+
+def _notes(work: ClipWork, facts: dict) -> list[str]:
+    notes = []
+    if facts["units"] < 10:
+        notes.append(f"Only {facts['units']} independent units: intervals are wide and rough.")
+    if facts["independent"] == "clips":
+        notes.append("Clips were taken as independent: intervals are about these people only.")
+    if work.gauge is None:
+        notes.append("No head in this basis was given: figures in millimetres, smiles, brows and lids are left out.")
+    return notes

@@ -1,0 +1,78 @@
+"""A run's log: `log.jsonl`, and whatever tracker was asked for. A tracker that fails costs a warning, not the run."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    """Writes on the main process alone; `accelerator` is an accelerate.Accelerator, whose trackers are used."""
+
+    def __init__(self, path: Path, accelerator: Any, warn: Callable[[str], None]):
+        self.path, self.accelerator, self.warn = Path(path), accelerator, warn
+        self.tracks = False
+
+    def begin(self, step: int, tracker: str | None, name: str, settings: Mapping[str, Any]) -> None:
+        """Forgets what an interrupted run wrote beyond `step`, and opens the tracker."""
+        if not self.accelerator.is_main_process:
+            return
+        self._forget_beyond(step)
+        if tracker is None:
+            return
+        if not self.accelerator.log_with:
+            self.warn(f"the tracker {tracker} is not installed; going on with {self.path} alone")
+            return
+        self.tracks = self._try(
+            tracker, lambda: self.accelerator.init_trackers(name, config=_flat(settings)), "cannot be reached"
+        )
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "time": time.time(), **values}) + "\n")
+        if self.tracks:
+            self.tracks = self._try("the tracker", lambda: self.accelerator.log(dict(values), step=step), "fails")
+
+    def end(self) -> None:
+        if self.tracks:
+            self._try("the tracker", lambda: [tracker.finish() for tracker in self.accelerator.trackers], "fails")
+
+    def _try(self, name: str, action: Callable[[], Any], what: str) -> bool:
+        try:
+            action()
+        except Exception as error:  # a tracker is somebody else's service: whatever it raises
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            self.warn(f"{name} {what} ({reason}); going on with {self.path} alone")
+            return False
+        return True
+
+    def _forget_beyond(self, step: int) -> None:
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except (ValueError, KeyError, TypeError):
+                continue  # cut short by a kill
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        os.replace(partial, self.path)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, int | float | str]:
+    """Nested settings as `section.key`, with values that every tracker takes."""
+    found: dict[str, int | float | str] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value if isinstance(value, int | float | str) else json.dumps(value)
+    return found
