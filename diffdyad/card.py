@@ -34,6 +34,7 @@ FIGURES = {
     "velocity": "the same of its change from frame to frame",
     "vertex": "mean squared distance of the face's vertices, mm²",
     "aperture": "mean squared error of the inner lips' opening, mm²",
+    "forecast": "mean squared error of what the context alone makes one expect, in standard deviations",
     "context_gap": "how much `motion` rises when the context is withheld: what the context is worth",
 }
 """What the figures of a validation mean; all are averages over noise levels, on exchanges that were not trained on."""
@@ -229,7 +230,8 @@ def _dataset(source: dict, rehearse: dict | None) -> str:
         known = ", ".join(f"{key} {made[key]:g}" for key in ("hours", "seed", "effect") if key in made)
         text += (
             f" A rehearsal corpus ({known}): two synthetic voices speak written dialogues, their motion follows rules, "
-            "and the affect of the previous turn has a planted effect on the answer. No real person is in it."
+            "and the affect of the previous turn has a planted effect on the answer. No real person is in it. People, "
+            "voices and dialogues of its test split are in none of the training data."
         )
     return f"{text} {_count(folder)}".strip()
 

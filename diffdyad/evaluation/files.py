@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -79,11 +80,16 @@ def evaluate_files(
     samples = _samples(pred_files, set(truth_files))
     chosen = _choose(entries, samples, truth_dir, pred_dir, described)
     truths = _Truths(truth_dir, truth_files, truth or ReadOptions(), fps, entries)
-    clips = [truths.clip(name, entries[name]) for name in chosen]
-    predictions: dict[str, list[Motion]] = {}
-    for name in chosen:
+    settings = settings or ScoreSettings()
+
+    def read(name: str) -> tuple[Clip, list[Motion]]:
         motions = (read_motion_file(path, pred or ReadOptions()).motion for path in samples[name])
-        predictions[name] = [motion.resample(fps) if fps else motion for motion in motions]
+        return truths.clip(name, entries[name]), [motion.resample(fps) if fps else motion for motion in motions]
+
+    with ThreadPoolExecutor(settings.workers) as pool:
+        loaded = list(pool.map(read, chosen))
+    clips = [clip for clip, _ in loaded]
+    predictions = {clip.clip_id: motions for clip, motions in loaded}
     gauge = _gauge(clips[0].truth.layout, head)
     report = score(
         clips, predictions, gauge, settings, (lambda done: progress(done, len(clips))) if progress else None
