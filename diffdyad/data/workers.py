@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
 
 
-def pool_of(count: int) -> ProcessPoolExecutor:
-    """Worker processes of one thread each, since they share the cores among themselves."""
+def pool_of(count: int) -> Executor:
+    """Worker processes of one thread each, since they share the cores among themselves; one alone is a thread here."""
+    if count < 2:
+        return ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
     # spawned, not forked: a fork of a process with torch's threads may hang
     return ProcessPoolExecutor(
         count, multiprocessing.get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
@@ -19,7 +21,7 @@ def pool_of(count: int) -> ProcessPoolExecutor:
 
 
 @contextmanager
-def processes(count: int) -> Iterator[ProcessPoolExecutor | None]:
+def processes(count: int) -> Iterator[Executor | None]:
     """The same for the time of a block; None where one process is enough: that is this one."""
     if count < 2:
         yield None
