@@ -44,7 +44,9 @@ def test_upper_face_spread_is_signed_and_blind_to_offsets():
 def test_lip_closure_on_given_times():
     opening = np.full(30, 8.0)
     opening[10], opening[20:24] = 0.5, [3.0, 1.0, 0.2, 1.4]
-    assert vertices.closures(opening).tolist() == [10, 22]
+    assert vertices.lip_closure_iou(opening, np.roll(opening, 1)) == pytest.approx(2 / 6)
+    assert vertices.lip_closure_iou(opening, np.zeros(30)) == pytest.approx(4 / 30)
+    assert np.isnan(vertices.lip_closure_iou(opening + 9, opening + 9))
     # 12 is 2 frames late for the closure at 10, 15 is too far from all
     assert vertices.closed_near(opening, [12, 15, 22]).tolist() == [True, False, True]
     assert vertices.lip_closure_ratio(opening, [12, 15, 22]) == pytest.approx(2 / 3)

@@ -89,7 +89,7 @@ def test_the_truth_against_itself(report):
                    "jaw_audio_correlation_error_mean", "frechet_expression_per_channel"):  # fmt: skip
         assert report.value(figure, "truth") == pytest.approx(0, abs=1e-6), figure
         assert report.value(figure) > 0, figure
-    for figure in ("blink_f1", "nod_f1", "smile_f1", "head_variance_ratio", "lip_closure_kept_ratio"):
+    for figure in ("blink_f1", "nod_f1", "smile_f1", "head_variance_ratio", "lip_closure_iou"):
         assert report.value(figure, "truth") == pytest.approx(1), figure
     assert report.value("blinks_per_minute", "truth") == pytest.approx(60 * 3 / 8, rel=0.35)
     assert report.value("jaw_audio_correlation_mean", "truth") == pytest.approx(1)

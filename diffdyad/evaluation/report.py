@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 FORMAT = 1
+_ROUNDING = 1e-8
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ class Report:
         reasons: dict[str, list[str]] = {}
         for line in lines:
             for row in rows:
-                cell = self._cell(part, row, line)
-                if cell.value is None:
+                cell = self.cells.get((part, row, line.name))
+                if cell is not None and cell.value is None:
                     if line not in filled and row != rows[0]:
                         continue
                     where = line.name if line not in filled else f"{line.name} ({row})"
@@ -144,7 +145,12 @@ class Report:
 def _number(cell: Cell, interval: bool) -> str:
     if cell.value is None:
         return "-"
-    text = f"{cell.value:.3g}"
+    text = _three(cell.value)
     if interval and cell.low is not None and cell.high is not None:
-        text += f" [{cell.low:.3g}, {cell.high:.3g}]"
+        text += f" [{_three(cell.low)}, {_three(cell.high)}]"
     return text
+
+
+def _three(value: float) -> str:
+    """Three digits; what is only rounding is zero."""
+    return "0" if abs(value) < _ROUNDING else f"{value:.3g}"

@@ -67,11 +67,14 @@ def mouth_opening_error_mean_mm(truth_opening, prediction_opening) -> float:
     return float(np.abs(truth_opening - prediction_opening).mean())
 
 
-def closures(opening_mm, closed_mm: float = CLOSED_MM) -> np.ndarray:
-    """Frames (N,) at which the lips are most closed, one for each stretch with an opening (T,) up to `closed_mm`."""
-    opening = as_array(opening_mm)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], opening <= closed_mm, [0]]).astype(int)))
-    return np.array([a + opening[a:b].argmin() for a, b in zip(edges[::2], edges[1::2])], np.int64)
+def lip_closure_iou(truth_opening, prediction_opening, closed_mm: float = CLOSED_MM) -> float:
+    """Frames in which both mouths are closed over frames in which either is; openings (T,) mm. NaN where neither is.
+
+    A mouth that is always closed keeps every closure, and gains nothing by it here.
+    """
+    truth, prediction = (opening <= closed_mm for opening in as_arrays(truth_opening, prediction_opening))
+    either = (truth | prediction).sum()
+    return float((truth & prediction).sum() / either) if either else float("nan")
 
 
 def closed_near(opening_mm, frames, reach: int = 2, closed_mm: float = CLOSED_MM) -> np.ndarray:

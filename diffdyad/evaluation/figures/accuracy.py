@@ -23,21 +23,24 @@ def _opening_error(scene: Scene, frames: np.ndarray) -> Sums:
     return mean_over(scene.opening_error_mm, frames & scene.face_known)
 
 
-def _closed(scene: Scene, at: np.ndarray, frames: np.ndarray, why_none: str) -> Sums:
-    at = at[(frames & scene.face_known)[at]]
-    if not len(at):
-        raise Undefined(why_none)
-    reach = max(1, round(_CLOSURE_REACH_S * scene.fps))
-    return Sums(float(vertices.closed_near(scene.prediction.opening_mm, at, reach).sum()), len(at))
-
-
-def _closures_kept(scene: Scene, frames: np.ndarray) -> Sums:
-    return _closed(scene, vertices.closures(scene.truth.opening_mm), frames, "the truth's lips never close")
+def _closures(scene: Scene, frames: np.ndarray) -> Sums:
+    known = frames & scene.face_known
+    sides = (scene.truth.opening_mm, scene.prediction.opening_mm)
+    truth, prediction = (opening[known] <= vertices.CLOSED_MM for opening in sides)
+    either = int((truth | prediction).sum())
+    if not either:
+        raise Undefined("neither mouth ever closes")
+    return Sums(int((truth & prediction).sum()), either)
 
 
 def _bilabials_closed(scene: Scene, frames: np.ndarray) -> Sums:
-    scene.prediction.opening_mm  # noqa: B018, without a head no times would help
-    return _closed(scene, scene.truth.frames_of(scene.clip.bilabials_s), frames, "no times of bilabials given")
+    opening = scene.prediction.opening_mm  # first: without a head no times would help
+    at = scene.truth.frames_of(scene.clip.bilabials_s)
+    at = at[(frames & scene.face_known)[at]]
+    if not len(at):
+        raise Undefined("no times of bilabials given")
+    reach = max(1, round(_CLOSURE_REACH_S * scene.fps))
+    return Sums(float(vertices.closed_near(opening, at, reach).sum()), len(at))
 
 
 def _expression_error(scene: Scene, frames: np.ndarray) -> Sums:
@@ -63,8 +66,8 @@ FIGURES = (
            "distance of the face's vertices, mean over vertices and frames", _face_error),
     Figure("mouth_opening_error_mean_mm", "mm", "lower",
            "absolute difference of the opening between the inner lips, mean over frames", _opening_error),
-    Figure("lip_closure_kept_ratio", "", "higher",
-           "share of the truth's lip closures (1.5 mm) near which (80 ms) the prediction closes too", _closures_kept),
+    Figure("lip_closure_iou", "", "higher",
+           "frames in which both mouths are closed (1.5 mm) over frames in which either is", _closures),
     Figure("lip_closure_bilabial_ratio", "", "higher",
            "share of p, b, m near which (80 ms) the prediction's lips close (1.5 mm)", _bilabials_closed),
     Figure("expression_error_rms", "coefficient", "lower",
