@@ -12,9 +12,10 @@ Source: Ho and Salimans 2022, nested as in Brooks et al. 2023 (InstructPix2Pix, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 BRANCHES = ("none", "audio", "full")
@@ -22,20 +23,30 @@ BRANCHES = ("none", "audio", "full")
 
 @dataclass(frozen=True)
 class ArticulationGuard:
-    """Keeps the guidance of the context off the opening of the inner lips.
+    """Gives an answer with context beyond scale 1 the lips of the answer at scale 1.
 
     basis: (R, D), orthonormal rows: the directions of standardised motion that change the lip
     aperture, from the head's Jacobian; zero outside expression and jaw.
     speaking: (..., T, 1) in [0, 1]: where the responder speaks. Laughter and listening stay free.
+    spoken: (..., T, D), the standardised answer at scale 1, from the same noise. Taking the guidance off these
+    directions step by step is not enough: the network sees a moved face, and now and then closes its lips less.
     """
 
     basis: Tensor
     speaking: Tensor
+    spoken: Tensor
 
-    def remove(self, delta: Tensor) -> Tensor:
-        """`delta` less its part along `basis` while the responder speaks. (..., T, D) -> (..., T, D)"""
-        along = (delta @ self.basis.mT) @ self.basis
-        return delta - self.speaking * along
+    def to(self, device: torch.device, length: int) -> ArticulationGuard:
+        """The same on a device, with frames of silence after the last to make `length` of them."""
+        pad = (0, 0, 0, length - self.spoken.shape[-2])
+        return ArticulationGuard(
+            self.basis.to(device), F.pad(self.speaking, pad).to(device), F.pad(self.spoken, pad).to(device)
+        )
+
+    def hold(self, clean: Tensor) -> Tensor:
+        """`clean` with its part along `basis` as spoken, while the responder speaks. (..., T, D) -> (..., T, D)"""
+        along = ((self.spoken - clean) @ self.basis.mT) @ self.basis
+        return clean + self.speaking * along
 
 
 def presence(elapsed_s: Tensor, whole_until_s: float, gone_after_s: float) -> Tensor:
@@ -73,6 +84,15 @@ class Guidance:
         """The context's scale that counts."""
         return float(self.context_scale) if self.has_context else 0.0
 
+    @property
+    def exaggerates(self) -> bool:
+        """Whether the context counts for more than the model was trained to let it."""
+        return self.scale > 1
+
+    def at_scale_one(self) -> Guidance:
+        """The same with the context's scale at 1."""
+        return replace(self, context_scale=1.0)
+
     def coefficients(self, scale: float) -> dict[str, float]:
         """Net coefficient of every branch with weight, at a context scale; they sum to 1."""
         audio = float(self.audio_scale)
@@ -83,7 +103,7 @@ class Guidance:
     def branches(self) -> tuple[str, ...]:
         """The branches that must be evaluated, in the order of BRANCHES."""
         needed = set(self.coefficients(self.scale))
-        if self.scale > 1:
+        if self.exaggerates:
             # beyond 1, the conditional model and what the context adds to it are told apart
             needed |= {"audio", *self.coefficients(1.0)}
         return tuple(name for name in BRANCHES if name in needed)
@@ -94,16 +114,13 @@ class Guidance:
     ) -> Tensor:
         """Guided output from the branches' outputs, (B, T, D) each, at a noise level in [0, 1].
 
-        Up to scale 1 it is the sum of the branches; what the context adds beyond loses its component
-        along the lip aperture by the guard, and counts by `presence`, (T, 1) in [0, 1]. So the
-        conditional model itself is never altered.
+        Up to scale 1 it is the sum of the branches; what the context adds beyond counts by `presence`,
+        (T, 1) in [0, 1], and the guard then holds the lips. So the conditional model itself is never altered.
         """
         coefficients = self.coefficients(min(self.scale, 1.0))
         terms = [value * outputs[name] if value != 1.0 else outputs[name] for name, value in coefficients.items()]
         combined = terms[0] if len(terms) == 1 else sum(terms)
-        if self.scale <= 1 or not self.interval[0] <= level <= self.interval[1]:
-            return combined
-        beyond = (self.scale - 1.0) * (outputs["full"] - outputs["audio"])
-        if guard is not None:
-            beyond = guard.remove(beyond)
-        return combined + (beyond if presence is None else presence * beyond)
+        if self.exaggerates and self.interval[0] <= level <= self.interval[1]:
+            beyond = (self.scale - 1.0) * (outputs["full"] - outputs["audio"])
+            combined = combined + (beyond if presence is None else presence * beyond)
+        return guard.hold(combined) if guard is not None and self.exaggerates else combined

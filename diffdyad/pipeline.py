@@ -23,8 +23,8 @@ from diffdyad.context import Context, ContextEncoder, PreviousTurn, TurnFeatures
 from diffdyad.denoiser import MotionDenoiser
 from diffdyad.errors import UserError
 from diffdyad.guidance import ArticulationGuard, Guidance, aperture_basis, presence
-from diffdyad.media import LOUDNESS_TARGET_DB, normalise_loudness
 from diffdyad.motion import Motion, MotionLayout, MotionStats
+from diffdyad.timeline import Timeline
 from diffdyad.traces import quiet_diffusers, without_origin
 from diffdyad.windows import Window, join, windows
 
@@ -42,47 +42,21 @@ class DyadOutput(BaseOutput):
     listening: list[Motion] | None = None
 
 
-class Timeline:
-    """The responder's own audio on the frames of one answer, those before t = 0 included (silence there).
+@dataclass(frozen=True)
+class Plan:
+    """What all windows of one answer share.
 
-    Features are computed window by window: an hour of audio costs the memory of its samples.
+    noise: (K, T, D); context: the previous turn; others: the turns that take the place of "no context";
+    style: (3 D,) or None.
     """
 
-    HEARD_AROUND_S = 2.0
-    """What a Hugging Face encoder hears on both sides of a window; mel bands need less and ignore the rest."""
-
-    def __init__(self, encoder: SpeechEncoder, audio: Tensor, num_lead: int):
-        self.encoder = encoder
-        self.fps, self.sampling_rate = encoder.config.fps, encoder.config.sampling_rate
-        self.num_lead = num_lead
-        self.num_frames = num_lead + max(1, round(self.fps * len(audio) / self.sampling_rate))
-        silence = torch.zeros(self._sample(num_lead))
-        self.waveform = torch.cat([silence, normalise_loudness(audio, self.sampling_rate)])
-
-    def _sample(self, frame: int) -> int:
-        return round(frame * self.sampling_rate / self.fps)
-
-    def _slice(self, first: int, stop: int) -> Tensor:
-        """Samples of frames [first, stop), silence outside the recording."""
-        begin, end = self._sample(first), self._sample(stop)
-        inside = self.waveform[max(begin, 0) : max(end, 0)]
-        return F.pad(inside, (max(-begin, 0), end - begin - max(-begin, 0) - len(inside)))
-
-    def speech(self, start: int, length: int) -> tuple[Tensor, Tensor]:
-        """Features (1, T, L, C) of frames [start, start + length), and whether each was recorded (1, T)."""
-        around = round(self.HEARD_AROUND_S * self.fps)
-        device = self.encoder.mean.device
-        features = self.encoder(self._slice(start - around, start + length + around)[None].to(device))
-        frames = torch.arange(start, start + length)
-        heard = (frames >= 0) & (frames < self.num_frames)
-        return features[:, around : around + length], heard[None]
-
-    def speaking(self, start: int, length: int, below_db: float = 20.0, hold_s: float = 0.2) -> Tensor:
-        """Whether the responder's voice is heard at the frames [start, start + length), held: (T,) float."""
-        hold = round(hold_s * self.fps)
-        samples = self._slice(start - hold, start + length + hold).unflatten(0, (length + 2 * hold, -1))
-        loud = samples.square().mean(-1) > 10 ** ((LOUDNESS_TARGET_DB - below_db) / 10)
-        return F.max_pool1d(loud.float()[None, None], 2 * hold + 1, stride=1)[0, 0]
+    timeline: Timeline
+    noise: Tensor
+    context: Context | None
+    others: list[Context]
+    style: Tensor | None
+    num_inference_steps: int
+    generator: torch.Generator | None
 
 
 class DyadPipeline(DiffusionPipeline):
@@ -239,25 +213,18 @@ class DyadPipeline(DiffusionPipeline):
         timeline = Timeline(self.speech_encoder, audio, len(lead))
         lips = self._lip_directions() if protect_articulation else None
         scales = Guidance(guidance_scale, audio_guidance_scale, context is not None, guidance_interval)
-        steps = num_inference_steps or self.config.num_inference_steps
-        style_row = self._style(style)
         noise = torch.randn(
             (num_samples, timeline.num_frames, self.layout.dim), generator=generator,
             device=generator.device if generator is not None else "cpu",
         ).cpu()
+        plan = Plan(
+            timeline, noise, context, others, self._style(style),
+            num_inference_steps or self.config.num_inference_steps, generator,
+        )
         motion = torch.zeros(num_samples, timeline.num_frames, self.layout.dim)
         given = 0 if start == "listen" else len(lead)
         motion[:, :given] = self.statistics.standardise(lead[:given].to(self.statistics.mean.device)).cpu()
-        length, prefix, margin = (
-            2 * round(seconds * self.fps / 2)
-            for seconds in (self.config.window_s, self.config.prefix_s, self.config.margin_s)
-        )
-        for window in windows(timeline.num_frames, length, prefix, margin, given):
-            motion[:, window.start : window.start + window.length] = self._sample_window(
-                timeline, window, motion, noise, context, others, style_row, scales, lips, steps, generator
-            )
-            if progress is not None:
-                progress(window.stop, timeline.num_frames)
+        self._fill(plan, scales, lips, motion, given, progress)
         values = self.statistics.restore(motion.to(self.statistics.mean.device)).cpu()
         return self._output(values, len(lead), keep_lead=start == "listen")
 
@@ -308,24 +275,49 @@ class DyadPipeline(DiffusionPipeline):
 
     # --------------------------------------------------------------------------------------- sampling
 
+    def _fill(
+        self, plan: Plan, scales: Guidance, lips: Tensor | None, motion: Tensor, given: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        """Makes the frames of `motion`, (K, T, D), after the first `given` ones, window by window.
+
+        Beyond scale 1 the answer at scale 1 is made beside it, from the same noise: it has the last word on the lips.
+        """
+        timeline, generator = plan.timeline, plan.generator
+        length, prefix, margin = (
+            2 * round(seconds * self.fps / 2)
+            for seconds in (self.config.window_s, self.config.prefix_s, self.config.margin_s)
+        )
+        spoken = motion.clone() if lips is not None and scales.exaggerates else None
+        for window in windows(timeline.num_frames, length, prefix, margin, given):
+            span, guard = slice(window.start, window.start + window.length), None
+            if spoken is not None:
+                state = None if generator is None else generator.get_state()
+                spoken[:, span] = self._sample_window(plan, window, spoken, scales.at_scale_one())
+                if state is not None:
+                    generator.set_state(state)
+                frames = spoken[:, span]
+                speaking = timeline.speaking(window.start, frames.shape[1])[:, None]
+                guard = ArticulationGuard(lips, speaking, frames)
+            motion[:, span] = self._sample_window(plan, window, motion, scales, guard)
+            if progress is not None:
+                progress(window.stop, timeline.num_frames)
+
     def _sample_window(
-        self, timeline: Timeline, window: Window, motion: Tensor, noise: Tensor, context: Context | None,
-        others: list[Context], style: Tensor | None, scales: Guidance, lips: Tensor | None, steps: int,
-        generator: torch.Generator | None,
+        self, plan: Plan, window: Window, motion: Tensor, scales: Guidance, guard: ArticulationGuard | None = None
     ) -> Tensor:
-        """The window's frames, (K, length, D), given ones as they were."""
+        """The window's frames, (K, length, D), given ones as they were; fewer at the end of the timeline."""
         device = self._execution_device
+        timeline, context = plan.timeline, plan.context
         num_samples, span = len(motion), slice(window.start, window.start + window.length)
-        missing = window.start + window.length - motion.shape[1]
-        given, sample = (F.pad(x[:, span], (0, 0, 0, max(missing, 0))).to(device) for x in (motion, noise))
+        missing = max(window.start + window.length - motion.shape[1], 0)
+        given, sample = (F.pad(x[:, span], (0, 0, 0, missing)).to(device) for x in (motion, plan.noise))
         prefix_mask = torch.arange(window.length, device=device)[None] < window.prefix
-        turns = self._turns(scales, context, others)
+        turns = self._turns(scales, context, plan.others)
         rows = num_samples * sum(map(len, turns.values()))
-        encoded = self.denoiser.encode(self._conditions(timeline, window, turns, style, num_samples))
-        guard = None
-        if lips is not None:
-            speaking = timeline.speaking(window.start, window.length)[:, None]
-            guard = ArticulationGuard(lips.to(device), speaking.to(device))
+        encoded = self.denoiser.encode(self._conditions(timeline, window, turns, plan.style, num_samples))
+        if guard is not None:
+            guard = guard.to(device, window.length)
 
         there = None
         if context is not None:
@@ -335,7 +327,7 @@ class DyadPipeline(DiffusionPipeline):
             )
             there = there[:, None].to(device)
 
-        self.scheduler.set_timesteps(steps, device=device)
+        self.scheduler.set_timesteps(plan.num_inference_steps, device=device)
         for timestep in self.scheduler.timesteps:
             sample = torch.where(prefix_mask[..., None], given, sample)
             told = schedulers.network_timestep(self.scheduler, timestep).expand(rows)
@@ -348,9 +340,11 @@ class DyadPipeline(DiffusionPipeline):
                 for name, block in zip(turns, blocks, strict=True)
             }
             clean = scales.combine(outputs, schedulers.noise_level(self.scheduler, timestep), guard, there)
-            sample = schedulers.step(self.scheduler, clean, timestep, sample, generator)
+            sample = schedulers.step(self.scheduler, clean, timestep, sample, plan.generator)
         sample = join(given, sample, window.prefix)
-        return sample[:, : window.length - max(missing, 0)].float().cpu()
+        if guard is not None:
+            sample = torch.cat([given[:, : window.prefix], guard.hold(sample)[:, window.prefix :]], 1)
+        return sample[:, : window.length - missing].float().cpu()
 
     def _turns(self, scales: Guidance, context: Context | None, others: list[Context]) -> dict[str, list[Context]]:
         """The previous turns that each branch is evaluated with."""

@@ -41,7 +41,7 @@ def test_general_case_is_the_nested_formula(outputs):
     assert torch.allclose(guided(outputs, 2.5, 1.3), expected, atol=1e-5)
 
 
-def test_guard_protects_the_lips_while_speaking_only(outputs):
+def test_guard_gives_the_lips_of_the_answer_at_scale_one_while_speaking_only(outputs):
     generator = torch.Generator().manual_seed(1)
     jacobian = torch.randn(2, 6, generator=generator)
     jacobian[:, 4:] = 0  # channels that do not touch the lips
@@ -50,31 +50,41 @@ def test_guard_protects_the_lips_while_speaking_only(outputs):
     assert torch.allclose(basis @ basis.mT, torch.eye(2), atol=1e-5)
     speaking = torch.zeros(1, 9, 1)
     speaking[:, :5] = 1
-    guard = ArticulationGuard(basis, speaking)
-    free, held = guided(outputs, 3.0, 1.0), guided(outputs, 3.0, 1.0, guard=guard)
+    spoken = torch.randn(SHAPE, generator=generator)
+    guards = (None, ArticulationGuard(basis, speaking, spoken))
+    free, held = (guided(outputs, 3.0, 1.0, guard=guard) for guard in guards)
     aperture = (jacobian * std).mT
-    conditional = outputs["full"] @ aperture
-    assert torch.allclose((held @ aperture)[:, :5], conditional[:, :5], atol=1e-4)
+    assert torch.allclose((held @ aperture)[:, :5], (spoken @ aperture)[:, :5], atol=1e-4)
     assert torch.allclose(held[:, 5:], free[:, 5:], atol=1e-5)
     assert torch.allclose(held[..., 4:], free[..., 4:], atol=1e-5)  # the rest of the face is guided in full
     assert not torch.allclose(held[:, :5], free[:, :5], atol=1e-2)
 
 
 def test_guard_leaves_scales_up_to_one_alone(outputs):
-    guard = ArticulationGuard(torch.eye(6)[:2], torch.ones(1, 9, 1))
+    guard = ArticulationGuard(torch.eye(6)[:2], torch.ones(1, 9, 1), torch.zeros(SHAPE))
     for scale in (0.0, 0.5, 1.0):
         assert torch.equal(guided(outputs, scale, 1.0, guard=guard), guided(outputs, scale, 1.0))
 
 
-def test_guard_holds_where_the_audio_branch_cancels(outputs):
-    # audio scale equal to the context scale drops the audio branch from the sum, but the guard needs it
-    guard = ArticulationGuard(torch.eye(6)[:2], torch.ones(1, 9, 1))
+def test_guard_holds_outside_the_interval_too(outputs):
+    guard = ArticulationGuard(torch.eye(6)[:2], torch.ones(1, 9, 1), torch.zeros(SHAPE))
+    scales = Guidance(3.0, interval=(0.2, 0.8))
+    held = scales.combine({name: outputs[name] for name in scales.branches}, level=0.9, guard=guard)
+    assert torch.equal(held[..., 2:], outputs["full"][..., 2:])
+    assert torch.allclose(held[..., :2], torch.zeros(2), atol=1e-6)
+
+
+def test_guard_made_longer_is_silent_there():
+    guard = ArticulationGuard(torch.eye(6)[:2], torch.ones(4, 1), torch.ones(2, 4, 6)).to(torch.device("cpu"), 9)
+    clean = torch.full(SHAPE, 3.0)
+    held = guard.hold(clean)
+    assert torch.equal(held[:, 4:], clean[:, 4:])
+    assert torch.allclose(held[:, :4, :2], torch.ones(2))
+
+
+def test_audio_branch_is_there_though_it_cancels():
+    # audio scale equal to the context scale drops the audio branch from the sum, but what the context adds needs it
     assert "audio" in Guidance(2.0, 2.0).branches
-    held = guided(outputs, 2.0, 2.0, guard=guard)
-    free = outputs["none"] + 2 * (outputs["full"] - outputs["none"])
-    assert torch.allclose(held[..., 2:], free[..., 2:], atol=1e-5)
-    expected = free - (outputs["full"] - outputs["audio"])
-    assert torch.allclose(held[..., :2], expected[..., :2], atol=1e-5)
 
 
 @pytest.mark.parametrize("audio", [1.0, 2.0, 3.0])

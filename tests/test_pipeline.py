@@ -42,6 +42,26 @@ def test_scale_one_is_the_conditional_model(tiny_pipeline):
     assert not torch.equal(one, run(tiny_pipeline, context=TURN, guidance_scale=2.0))
 
 
+@pytest.mark.parametrize("scheduler", ["dpmsolver++", "ddpm"])
+def test_beyond_scale_one_the_lips_are_those_of_scale_one(scheduler):
+    pipeline = build_tiny_pipeline()
+    pipeline.scheduler = sampler(scheduler, pipeline.scheduler)
+    jacobian = torch.zeros(2, pipeline.layout.dim)
+    jacobian[0, 3], jacobian[1, [3, 7]] = 1.0, torch.tensor([0.5, -1.0])
+    pipeline.statistics.aperture_jacobian = jacobian
+    settings = {"audio": tone(7.0), "context": TURN, "num_inference_steps": 3}  # two windows
+    one, three = (run(pipeline, **settings, guidance_scale=scale) for scale in (1.0, 3.0))
+    free = run(pipeline, **settings, guidance_scale=3.0, protect_articulation=False)
+    said = slice(5, 170)
+    inside = (one[said] > 0) & (one[said] < 1)  # coefficients are kept in [0, 1] afterwards
+    lips = [3, 7]
+    kept = inside[:, lips].all(1)
+    assert kept.any()
+    assert torch.allclose(three[said][kept][:, lips], one[said][kept][:, lips], atol=1e-4)
+    assert not torch.allclose(free[said][kept][:, lips], one[said][kept][:, lips], atol=1e-2)
+    assert not torch.allclose(three[:, 20:30], one[:, 20:30], atol=1e-2)
+
+
 def test_negative_contexts_take_the_place_of_none(tiny_pipeline):
     other = PreviousTurn(audio=tone(2.0, 120.0), gap_s=0.3)
     one = run(tiny_pipeline, context=TURN)

@@ -1,0 +1,58 @@
+"""The responder's own voice on the frames of one answer: features, and where it is heard."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffdyad.audio import SpeechEncoder
+from diffdyad.media import LOUDNESS_TARGET_DB, normalise_loudness
+
+
+class Timeline:
+    """The responder's own audio on the frames of one answer, those before t = 0 included (silence there).
+
+    Features are computed window by window: an hour of audio costs the memory of its samples.
+    """
+
+    HEARD_AROUND_S = 2.0
+    """What a Hugging Face encoder hears on both sides of a window; mel bands need less and ignore the rest."""
+
+    def __init__(self, encoder: SpeechEncoder, audio: Tensor, num_lead: int):
+        self.encoder = encoder
+        self.fps, self.sampling_rate = encoder.config.fps, encoder.config.sampling_rate
+        self.num_lead = num_lead
+        self._last: tuple[tuple[int, int], tuple[Tensor, Tensor]] | None = None
+        self.num_frames = num_lead + max(1, round(self.fps * len(audio) / self.sampling_rate))
+        silence = torch.zeros(self._sample(num_lead))
+        self.waveform = torch.cat([silence, normalise_loudness(audio, self.sampling_rate)])
+
+    def _sample(self, frame: int) -> int:
+        return round(frame * self.sampling_rate / self.fps)
+
+    def _slice(self, first: int, stop: int) -> Tensor:
+        """Samples of frames [first, stop), silence outside the recording."""
+        begin, end = self._sample(first), self._sample(stop)
+        inside = self.waveform[max(begin, 0) : max(end, 0)]
+        return F.pad(inside, (max(-begin, 0), end - begin - max(-begin, 0) - len(inside)))
+
+    def speech(self, start: int, length: int) -> tuple[Tensor, Tensor]:
+        """Features (1, T, L, C) of frames [start, start + length), and whether each was recorded (1, T)."""
+        if self._last is not None and self._last[0] == (start, length):
+            return self._last[1]
+        around = round(self.HEARD_AROUND_S * self.fps)
+        device = self.encoder.mean.device
+        features = self.encoder(self._slice(start - around, start + length + around)[None].to(device))
+        frames = torch.arange(start, start + length)
+        heard = (frames >= 0) & (frames < self.num_frames)
+        found = features[:, around : around + length], heard[None]
+        self._last = (start, length), found  # a window is asked for twice where its lips come from scale 1
+        return found
+
+    def speaking(self, start: int, length: int, below_db: float = 20.0, hold_s: float = 0.2) -> Tensor:
+        """Whether the responder's voice is heard at the frames [start, start + length), held: (T,) float."""
+        hold = round(hold_s * self.fps)
+        samples = self._slice(start - hold, start + length + hold).unflatten(0, (length + 2 * hold, -1))
+        loud = samples.square().mean(-1) > 10 ** ((LOUDNESS_TARGET_DB - below_db) / 10)
+        return F.max_pool1d(loud.float()[None, None], 2 * hold + 1, stride=1)[0, 0]
