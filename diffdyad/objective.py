@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffdyad.head import HeadModel
 from diffdyad.motion import POSE_GROUPS, MotionLayout, MotionStats
-from diffdyad.rotation import axis_angle_to_matrix
+from diffdyad.rotation import axis_angle_to_matrix, compose
 
 
 @dataclass
@@ -106,6 +106,24 @@ def face_known(valid: Tensor, layout: MotionLayout) -> Tensor:
     return valid[..., [layout.groups.index(group) for group in ("expression", "jaw_pose")]].all(-1)
 
 
+def with_neck_folded(motion: Tensor, valid: Tensor, stats: MotionStats) -> Tensor:
+    """Standardised motion, (B, T, D), with the whole head's rotation in global_orient where `valid` has no neck.
+
+    valid: (B, T, G), of a tracker: one that measured the head's rotation and no neck has folded the neck into it.
+    """
+    layout = stats.layout
+    head, neck = (layout.groups.index(group) for group in ("global_orient", "neck_pose"))
+    folded = valid[..., head] & ~valid[..., neck]
+    if not folded.any():
+        return motion
+    raw = stats.restore(motion)
+    whole = raw.clone()
+    whole[..., layout.slices["global_orient"]] = compose(
+        layout.select(raw, "global_orient"), layout.select(raw, "neck_pose")
+    )
+    return torch.where(folded[..., None], stats.standardise(whole), motion)
+
+
 def motion_losses(
     predicted: Tensor, target: Tensor, valid: Tensor, stats: MotionStats, vertex_loss: VertexLoss | None = None,
     forecast: Tensor | None = None,
@@ -114,10 +132,12 @@ def motion_losses(
 
     predicted, target: standardised (B, T, D); valid: (B, T, G) per channel group, False on padding; given
     first frames count, so that what follows continues their movement. forecast: what the context alone makes
-    one expect, like predicted.
+    one expect, like predicted. Where the target's neck is part of its global_orient, so is the predicted one.
     """
     layout = stats.layout
     sums = LossSums()
+    predicted = with_neck_folded(predicted, valid, stats)
+    forecast = None if forecast is None else with_neck_folded(forecast, valid, stats)
     mask = layout.group_to_channels(valid)
     sums.add("motion", (predicted - target).square(), mask)
     sums.add("velocity", (predicted.diff(dim=1) - target.diff(dim=1)).square(), mask[:, 1:] & mask[:, :-1])

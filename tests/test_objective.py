@@ -4,6 +4,10 @@ import torch
 from diffdyad.head import HeadModel
 from diffdyad.motion import POSE_GROUPS, MotionLayout, MotionStats
 from diffdyad.objective import VertexLoss, aperture_jacobian, count_valid, motion_losses
+from diffdyad.rotation import compose
+
+
+HEAD, NECK = (MotionLayout.arkit().groups.index(group) for group in ("global_orient", "neck_pose"))
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +21,7 @@ def batch(seed=0, frames=12):
     generator = torch.Generator().manual_seed(seed)
     predicted, target = torch.randn(2, 3, frames, 56, generator=generator)
     valid = torch.rand(3, frames, 6, generator=generator) < 0.8
+    valid[..., NECK] = valid[..., HEAD]  # a head without a neck has it folded in: a test of its own
     return predicted, target, valid
 
 
@@ -37,6 +42,28 @@ def test_perfect_prediction_costs_nothing_and_invalid_entries_do_not_count(parts
     one, two = (motion_losses(p, target, valid, stats, vertex).sums for p in (predicted, changed))
     for name in ("motion", "velocity"):
         assert torch.allclose(one[name], two[name])
+
+
+def test_a_neck_folded_into_the_head_is_folded_in_the_prediction_too(parts):
+    layout, _, stats, _ = parts
+    predicted, target, valid = batch()
+    valid[:] = True
+    valid[1, :, NECK] = False
+    raw, wanted = stats.restore(predicted), stats.restore(target)
+    wanted[1, :, layout.slices["global_orient"]] = compose(
+        layout.select(raw, "global_orient"), layout.select(raw, "neck_pose")
+    )[1]
+    target = torch.where(layout.group_to_channels(valid), stats.standardise(wanted), target)
+    predicted.requires_grad_()
+    losses = motion_losses(predicted, target, valid, stats)
+    head = layout.slices["global_orient"]
+    by_channels = (predicted[0] - target[0]).square().sum() + (predicted - target)[1, :, : head.start].square().sum()
+    rest = [layout.slices[group] for group in layout.groups[HEAD + 1 :] if group != "neck_pose"]
+    by_channels = by_channels + sum((predicted - target)[1, :, part].square().sum() for part in rest)
+    by_channels = by_channels + (predicted[2] - target[2]).square().sum()
+    assert torch.allclose(losses.sums["motion"], by_channels, rtol=1e-4)
+    losses.sums["motion"].backward()
+    assert predicted.grad.isfinite().all()
 
 
 def test_padding_leaves_the_mean_unchanged(parts):
