@@ -111,7 +111,7 @@ def _parser() -> _Parser:
     ))  # fmt: skip
     _add_train(commands.add_parser(
         "train", help="train a model from a config",
-        usage="diffdyad train --config FILE [section.key=value ...] [--section.key value ...]",
+        usage="diffdyad train --config FILE [--push-to-hub USER/REPO] [section.key=value ...]",
         description="Trains a model; the same command again resumes. Keys given here win over the file, in any order.\n"
         "Under several processes: accelerate launch train.py --config FILE ...",
     ))  # fmt: skip
@@ -218,6 +218,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
                         "(no default); its keys are explained in diffdyad/config.py")
     parser.add_argument("overrides", metavar="section.key=value", nargs="*", help="values that win over the file, also "
                         "as --section.key value (default: none)")
+    parser.add_argument("--push-to-hub", metavar="USER/REPO", help="put the trained pipeline there at the end, with "
+                        "the license in card.license; login and license are checked first (default: not pushed)")
     parser.set_defaults(run=_train)
 
 
@@ -229,7 +231,7 @@ def _gather_overrides(argv: Sequence[str]) -> list[str]:
         name, sign, value = token.partition("=")
         if name in ("-h", "--help"):
             flags.append(token)
-        elif name == "--config":
+        elif name in ("--config", "--push-to-hub"):
             flags += [token] if sign else [token, *islice(tokens, 1)]
         elif name.startswith("--"):
             if not sign and (value := next(tokens, None)) is None:
@@ -244,9 +246,18 @@ def _train(arguments: argparse.Namespace) -> None:
     from diffdyad.config import load_config
 
     config = load_config(arguments.config, arguments.overrides)
+    repository = arguments.push_to_hub if os.environ.get("RANK", "0") == "0" else None  # one of several processes
+    if repository is not None:
+        from diffdyad.push import check_beforehand
+
+        check_beforehand(repository, config.card.license)
     from diffdyad.training import train
 
-    train(config)
+    pipeline = train(config)
+    if repository is not None:
+        from diffdyad.push import push
+
+        print(push(pipeline, repository))
 
 
 # ---------------------------------------------------------------------------------------------- data

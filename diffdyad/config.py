@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -224,9 +224,15 @@ class RunConfig(Section):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-4 as a string; people who write learning rates mean a number."""
+    """YAML 1.1 reads 1e-4 as a string and `no` as false; people mean a number, and mixed precision that is off."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$", re.IGNORECASE), list("tTfF"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$|^[-+]?(\d+\.\d*|\.\d+)$"),
@@ -290,4 +296,9 @@ def describe_first(error: ValidationError) -> str:
 
 def save_config(config: RunConfig, path: str | Path) -> None:
     """Writes the resolved config, defaults included, as YAML."""
-    Path(path).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    Path(path).write_text(as_yaml(config), encoding="utf-8")
+
+
+def as_yaml(config: RunConfig) -> str:
+    """The resolved config, defaults included."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

@@ -19,14 +19,14 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, LoggerType, gather_object
+from accelerate.utils import InitProcessGroupKwargs, LoggerType, broadcast_object_list, gather_object
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from diffdyad import checkpoints, learning, parts, schedulers, state
-from diffdyad.config import RunConfig, save_config
-from diffdyad.data.batches import Batch, keyed_generator
+from diffdyad import card, checkpoints, learning, parts, schedulers, state
+from diffdyad.config import RunConfig, as_yaml, save_config
+from diffdyad.data.batches import Batch
 from diffdyad.data.loader import Loader, StepBatches
 from diffdyad.denoiser import MotionDenoiser
 from diffdyad.errors import UserError
@@ -34,9 +34,9 @@ from diffdyad.journal import Journal
 from diffdyad.objective import LossSums, count_valid, motion_losses
 from diffdyad.parts import Parts, Saved, Surroundings
 from diffdyad.pipeline import DyadPipeline
+from diffdyad.validation import validate
 from diffdyad.watch import SpikeWatch
 
-_VALIDATION_BATCH = 32
 _PATIENCE = timedelta(hours=12)  # of the other processes, while the main one makes a corpus and features
 _MOST_OVERFLOWS = 50  # steps on end that fp16 may skip until its scale fits
 
@@ -136,7 +136,7 @@ class _Run:
         self.model, self.optimizer = accelerator.prepare(built.denoiser, optimizer)
         self.ema = EMAModel(self.bare().parameters(), decay=training.ema_decay, use_ema_warmup=True, power=0.75)
         self.ema.to(accelerator.device)
-        self.step = 0
+        self.step = self.began = 0
         self.overflows = 0
         self.spikes = SpikeWatch(training.spike_factor, training.spike_steps)
         self.spiked: list[str] = []
@@ -286,30 +286,13 @@ class _Run:
                     parameter.copy_(value)
             model.train()
 
-    @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Losses of the averaged weights on fixed windows, noise and timesteps; without the context, too.
-
-        `context_gap` is the rise of the motion loss when the context is withheld: what it is worth.
-        """
-        seed = self.config.training.seed
-        totals: dict[str, float] = {}
-        chunks = max(1, self.config.data.validation_windows // _VALIDATION_BATCH)
+        """Losses of the averaged weights on fixed windows."""
         with self.averaged() as model:
-            for number in range(chunks):
-                generators = [
-                    keyed_generator(seed, "validation", number * _VALIDATION_BATCH + i)
-                    for i in range(_VALIDATION_BATCH)
-                ]
-                batch = self.parts.validation.batch(generators, 2 * round(2.5 * self.stats.config.fps), withhold=False)
-                given = self.loss_sums(batch, model)
-                batch.conditions.context = batch.conditions.context.dropped()
-                dropped = self.loss_sums(batch, model)
-                for name, value in given.sums.items():
-                    totals[name] = totals.get(name, 0.0) + (value / given.counts[name]).item() / chunks
-                gap = (dropped.sums["motion"] - given.sums["motion"]) / given.counts["motion"]
-                totals["context_gap"] = totals.get("context_gap", 0.0) + gap.item() / chunks
-        return totals
+            return validate(
+                self.parts.validation, lambda batch: self.loss_sums(batch, model), self.stats.config.fps,
+                self.config.training.seed, self.config.data.validation_windows,
+            )  # fmt: skip
 
     def sample(self) -> None:
         """A short answer of the averaged weights to a validation exchange, in OUTPUT/samples."""
@@ -350,7 +333,7 @@ class _Run:
         """Goes on from a checkpoint."""
         state.restore(checkpoint, self.bare(), self.ema, self.optimizer)
         training = self.config.training
-        self.step = checkpoint.step
+        self.step = self.began = checkpoint.step
         self.ema.optimization_step = checkpoint.state.get("ema_step", self.step)
         self.spikes = SpikeWatch(
             training.spike_factor, training.spike_steps, checkpoint.state.get("recent_losses") or ()
@@ -372,17 +355,29 @@ class _Run:
         )  # fmt: skip
 
     def finish(self) -> Path:
-        """Saves the averaged weights as a pipeline."""
+        """Saves the averaged weights as a pipeline with its model card.
+
+        One that is there stays where nothing was trained or changed: its card may have been edited since.
+        """
         target = self.output / "pipeline"
+        if self._is_finished(target):
+            return target
         pipeline = self.pipeline()
         if self.accelerator.is_main_process:
             fresh = target.with_name(".pipeline.partial")
             shutil.rmtree(fresh, ignore_errors=True)
             pipeline.save_pretrained(fresh, safe_serialization=True)
-            save_config(self.config, fresh / "training.yaml")
+            save_config(self.config, fresh / card.SETTINGS)
             if self.parts.sources:
                 (fresh / parts.SOURCES).write_text(json.dumps(self.parts.sources) + "\n", encoding="utf-8")
+            card.write_card(fresh, self.output)
             shutil.rmtree(target, ignore_errors=True)
             os.replace(fresh, target)
         self.accelerator.wait_for_everyone()
         return target
+
+    def _is_finished(self, pipeline: Path) -> bool:
+        """Whether an earlier run of the same config left this pipeline, as the main process sees it."""
+        written = pipeline / card.SETTINGS
+        same = self.step == self.began and written.is_file() and written.read_text("utf-8") == as_yaml(self.config)
+        return broadcast_object_list([same])[0]

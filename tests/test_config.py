@@ -23,6 +23,13 @@ def test_exponents_without_a_point_are_numbers(tmp_path):
     assert load_config(path, ["training.learning-rate=2e-3"]).training.learning_rate == 2e-3
 
 
+def test_no_is_a_word_and_false_is_not(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(MINIMAL + "training: {mixed_precision: bf16, compile: True}")
+    resolved = load_config(path, ["training.mixed_precision=no", "training.compile=false"]).training
+    assert resolved.mixed_precision == "no" and load_config(path).training.compile is True and not resolved.compile
+
+
 @pytest.mark.parametrize(
     "text, words",
     [

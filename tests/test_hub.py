@@ -10,6 +10,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY, arrays, build_tiny_pipeline
 from hub_server import HUB, STORAGE, HubServer, Repository
+from small_exchanges import CONFIG, write_dataset
 
 from diffdyad import card
 
@@ -235,6 +236,28 @@ assert all(torch.equal(ours[name], theirs[name]) for name in ours)
         repository = server.repositories[name]
         for data, _ in repository.commits[repository.branches["main"]].values():
             assert str(run).encode() not in data and b"_name_or_path" not in data
+
+
+def test_training_pushes_at_its_end(server, worker, tmp_path):
+    talks = write_dataset(tmp_path / "talks")
+    (tmp_path / "run.yaml").write_text(CONFIG.format(output=tmp_path / "run", dataset=talks))
+    train = ["train", "--config", tmp_path / "run.yaml", "training.max_steps=1", "--push-to-hub", "ann/trained"]
+    # what would keep it from that is said before the work
+    assert "card.license" in worker.fails(*train, token=WRITER)
+    assert "hf auth login" in worker.fails(*train, "card.license=mit")
+    assert not (tmp_path / "run").exists() and "ann/trained" not in server.repositories
+    code, out, err = worker(*train, "card.license=mit", token=WRITER)
+    repository = server.repositories["ann/trained"]
+    assert code == 0 and out.strip().endswith(repository.branches["main"]), err
+    files = {name: data for name, (data, _) in repository.commits[repository.branches["main"]].items()}
+    told = files["README.md"].decode()
+    assert card.front_matter(told)["license"] == "mit" and "ann/trained" in told and str(tmp_path) not in told
+    weights = "denoiser/diffusion_pytorch_model.safetensors"
+    assert files[weights] == (tmp_path / "run" / "pipeline" / weights).read_bytes()
+    # the same command again trains and sends nothing
+    server.fresh()
+    assert worker(*train, "card.license=mit", token=WRITER)[0] == 0
+    assert not server.said("PUT") and not server.said("POST", "/commit/")
 
 
 # ------------------------------------------------------------------------------------------ bad answers

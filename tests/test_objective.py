@@ -6,7 +6,6 @@ from diffdyad.motion import POSE_GROUPS, MotionLayout, MotionStats
 from diffdyad.objective import VertexLoss, aperture_jacobian, count_valid, motion_losses
 from diffdyad.rotation import compose
 
-
 HEAD, NECK = (MotionLayout.arkit().groups.index(group) for group in ("global_orient", "neck_pose"))
 
 

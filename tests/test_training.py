@@ -86,6 +86,16 @@ def test_running_again_changes_nothing(trained, dataset):
     assert all(torch.equal(before[name], after[name]) for name in before) and log(trained) == lines
 
 
+def test_a_pipeline_comes_with_its_card_which_may_be_edited(trained, dataset):
+    told = trained / "run" / "pipeline" / "README.md"
+    assert "diffdyad" in told.read_text() and (told.parent / "curves.png").is_file()
+    told.write_text("# Mine\n")
+    train(small_config(trained, dataset))
+    assert told.read_text() == "# Mine\n"
+    train(small_config(trained, dataset, "card.license=mit"))  # changed: written anew
+    assert "license: mit" in told.read_text()
+
+
 def test_training_leaves_the_global_random_state_alone(dataset, tmp_path):
     before = torch.random.get_rng_state()
     train(small_config(tmp_path, dataset, "training.max_steps=2"))
