@@ -265,9 +265,19 @@ def long_answers(pipeline: DyadPipeline, speech: Tensor, exchanges: list[Exchang
     return {
         "joins": len(at) * count,
         "at_joins_over_elsewhere": join_ratios(joins, at),
-        "drift_scale_1": {group: rounded(np.mean([d[group] for d in drifts[1.0]])) for group in pipeline.layout.groups},
-        "drift_scale_3": {group: rounded(np.mean([d[group] for d in drifts[3.0]])) for group in pipeline.layout.groups},
+        "drift": {
+            group: compared(*([found[group] for found in drifts[scale]] for scale in (1.0, 3.0)))
+            for group in pipeline.layout.groups
+        },
     }
+
+
+def compared(one: list[float], three: list[float]) -> dict[str, float]:
+    """Means at scales 1 and 3, and their difference over the same answers with its standard error."""
+    rise = np.subtract(three, one)
+    figures = {"1": np.mean(one), "3": np.mean(three), "rise": rise.mean()}
+    figures["standard_error"] = rise.std(ddof=1) / np.sqrt(len(rise)) if len(rise) > 1 else np.nan
+    return {name: rounded(value) for name, value in figures.items()}
 
 
 def join_ratios(motions: list[Tensor], at: list[int]) -> dict:

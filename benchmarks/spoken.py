@@ -1,0 +1,82 @@
+"""Speech with the times of its bilabials: real recordings aligned with their transcripts, and voices of Flite.
+
+Both come from outside the training: pocketsphinx carries an English acoustic model, Flite its own voices.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffdyad.media import SAMPLING_RATE, read_audio
+
+BILABIALS = ("m", "b", "p")
+FLITE_VOICES = ("awb", "rms", "slt")
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """audio: (S,) at 16 kHz; bilabials: (N, 2), where each begins and ends, seconds."""
+
+    name: str
+    audio: Tensor
+    bilabials: np.ndarray
+
+
+def aligned(path: Path, text: str) -> Spoken:
+    """A recording and its transcript, aligned by pocketsphinx. Words that its dictionary lacks are left out."""
+    from pocketsphinx import Decoder
+
+    decoder = Decoder(lm=None, loglevel="FATAL")
+    words = [word for word in re.sub("[^a-z' ]", " ", text.lower()).split() if decoder.lookup_word(word)]
+    audio = read_audio(path)
+    samples = (audio.clamp(-1, 1) * 32767).numpy().astype("<i2").tobytes()
+    decoder.set_align_text(" ".join(words))
+    for align_phones in (False, True):
+        if align_phones:
+            decoder.set_alignment()
+        decoder.start_utt()
+        decoder.process_raw(samples, full_utt=True)
+        decoder.end_utt()
+    phones = [phone for word in decoder.get_alignment() for phone in word]
+    found = [(p.start / 100, (p.start + p.duration) / 100) for p in phones if p.name.lower() in BILABIALS]
+    return Spoken(path.name, audio, np.array(found).reshape(-1, 2))
+
+
+def flite(text: str, voice: str) -> Spoken:
+    """A sentence by Flite, which says itself when it speaks which phone. Its program must be installed."""
+    program = shutil.which("flite")
+    if program is None:
+        raise SystemExit("expected the program flite, found none; install it (Debian: apt-get install flite)")
+    with tempfile.TemporaryDirectory() as folder:
+        wave = Path(folder) / "speech.wav"
+        command = [program, "-voice", voice, "-psdur", "-t", text, "-o", str(wave)]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        audio = read_audio(wave)
+    ends = re.findall(r"([a-z]+):([\d.]+)", said)
+    starts = [0.0, *(float(end) for _, end in ends)]
+    found = [(start, float(end)) for (phone, end), start in zip(ends, starts) if phone in BILABIALS]
+    return Spoken(f"{voice}: {text}", audio, np.array(found).reshape(-1, 2))
+
+
+def pauses(audio: Tensor, fps: float, longer_than_s: float = 0.6, less_at_end_s: float = 0.2) -> np.ndarray:
+    """Frames (T,) bool inside of pauses of the voice, the last part of each left out; silence at both ends counts not."""
+    hop = round(SAMPLING_RATE / fps)
+    count = len(audio) // hop
+    level = audio[: count * hop].view(count, hop).square().mean(-1).clamp_min(1e-10).log10() * 10
+    # speech stands 25 dB below its loud frames at least
+    loud = (level > torch.quantile(level, 0.95) - 25).numpy()
+    inside = np.zeros(count, bool)
+    spoken = np.flatnonzero(loud)
+    for before, after in zip(spoken[:-1], spoken[1:]):
+        if (after - before - 1) / fps > longer_than_s:
+            inside[before + 1 : after - round(less_at_end_s * fps)] = True
+    return inside
