@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def flite(text: str, voice: str) -> Spoken:
 
 
 def pauses(audio: Tensor, fps: float, longer_than_s: float = 0.6, less_at_end_s: float = 0.2) -> np.ndarray:
-    """Frames (T,) bool inside of pauses of the voice, the last part of each left out; silence at both ends counts not."""
+    """Frames (T,) bool inside of pauses of the voice, the last part of each left out, without both ends' silence."""
     hop = round(SAMPLING_RATE / fps)
     count = len(audio) // hop
     level = audio[: count * hop].view(count, hop).square().mean(-1).clamp_min(1e-10).log10() * 10
@@ -76,7 +77,7 @@ def pauses(audio: Tensor, fps: float, longer_than_s: float = 0.6, less_at_end_s:
     loud = (level > torch.quantile(level, 0.95) - 25).numpy()
     inside = np.zeros(count, bool)
     spoken = np.flatnonzero(loud)
-    for before, after in zip(spoken[:-1], spoken[1:]):
+    for before, after in pairwise(spoken):
         if (after - before - 1) / fps > longer_than_s:
             inside[before + 1 : after - round(less_at_end_s * fps)] = True
     return inside
