@@ -19,6 +19,7 @@ from torch import Tensor
 from diffdyad.errors import UserError
 from diffdyad.media import LOUDNESS_TARGET_DB, padded_slice
 from diffdyad.pretrained import Lazy, load_pretrained
+from diffdyad.voice import clip_voice, in_own_voice
 
 _WINDOW_S = 0.025
 _COLUMNS_PER_S = 100
@@ -41,6 +42,9 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
     symmetrically around the centre (-15, -5, 5, 15 ms at 25 fps). Before the start and after the end there
     is silence.
 
+    With `normalise_voice` (mel only), every clip's bands are brought to zero mean and unit deviation over its own loud
+    frames (`diffdyad.voice`), so that a voice or a microphone that was never heard looks like those of the training.
+
     Only the name, the revision and the statistics are saved, never the encoder's weights, which are loaded on
     first use from a folder or the Hub's cache (`encoder.allow_download = True`: or from the Hub).
     """
@@ -59,6 +63,7 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
         num_bands: int = 64,  # mel only
         num_layers: int | None = None,  # None: asked of the encoder on first use, known once fitted
         num_channels: int | None = None,
+        normalise_voice: bool = False,  # mel only
     ):
         super().__init__()
         self._backbone = Lazy()
@@ -72,11 +77,16 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
         shape = (num_layers or 1, num_channels or 1)
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("std", torch.ones(shape))
+        if normalise_voice:
+            if name != "mel":
+                raise UserError(f"expected normalise_voice with the speech encoder mel alone, found it with {name}")
+            self.register_buffer("voice", torch.stack([torch.zeros(num_bands), torch.ones(num_bands)]))
 
     def _apply(self, fn, recurse=True):
-        mean, std = self.mean, self.std
+        kept = dict(self.named_buffers(recurse=False))
         super()._apply(fn, recurse)
-        self.mean, self.std = mean.to(self.mean.device), std.to(self.std.device)  # moved, never cast
+        for name, buffer in kept.items():
+            setattr(self, name, buffer.to(getattr(self, name).device))  # moved, never cast
         return self
 
     @property
@@ -98,14 +108,34 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
         waveform: Tensor,  # (B, S)
     ) -> Tensor:  # (B, T, L, C)
         """Standardised features; T = round(fps * S / sampling_rate)."""
-        return self.standardise(self.encode(waveform))
+        features = self.encode(waveform)
+        if not self.config["normalise_voice"]:
+            return self.standardise(features)
+        return self.standardise(features, torch.stack([self.voice_of(self.bands(row)) for row in features]))
 
     def standardise(
         self,
-        features: Tensor,  # (..., L, C)
+        features: Tensor,  # (B, T, L, C)
+        voice: Tensor | None = None,  # (B, 2, N), as of `voice_of`; with normalise_voice alone
     ) -> Tensor:
         """Zero mean and unit deviation over the corpus, of features as `encode` gives them (cached, say)."""
+        if self.config["normalise_voice"]:
+            return in_own_voice(features.float(), voice.to(features.device))
         return (features.float() - self.mean) / self.std
+
+    def bands(
+        self,
+        features: Tensor,  # (T, L, C)
+    ) -> Tensor:  # (T, N)
+        """What `voice_of` looks at, of a clip or of a part of one: mel bands, over a frame's columns."""
+        return features.float().unflatten(-1, (-1, self.config["num_bands"])).mean((1, 2))
+
+    def voice_of(
+        self,
+        bands: Tensor,  # (T, N)
+    ) -> Tensor:  # (2, N)
+        """Mean and deviation of a clip's own voice by band, with normalise_voice."""
+        return clip_voice(bands, self.voice)
 
     @torch.no_grad()
     def encode(
@@ -125,7 +155,10 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
     def fit(self, features: Iterable[Tensor]) -> SpeechEncoder:
         """Sets the statistics from unstandardised features (..., L, C), read once, one after another."""
         count, mean, squares = 0, 0.0, 0.0
+        voices = []
         for tensor in features:
+            if self.config["normalise_voice"] and (voice := clip_voice(self.bands(tensor))) is not None:
+                voices.append(voice)
             rows = tensor.detach().reshape(-1, *tensor.shape[-2:]).double()
             if not len(rows):
                 continue
@@ -149,6 +182,8 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
         device = self.mean.device
         self.mean, self.std = mean.float().to(device), std.float().to(device)
         self.register_to_config(num_layers=mean.shape[0], num_channels=mean.shape[1])
+        if voices:
+            self.voice = torch.stack(voices).mean(0).to(device)
         return self
 
     # ------------------------------------------------------------------------- Hugging Face encoders

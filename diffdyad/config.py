@@ -106,6 +106,17 @@ class SpeechConfig(Section):
     encoder: str = Field("mel", description="`mel`, or a Hugging Face speech encoder")
     revision: str | None = None
     num_bands: int = Field(64, ge=8, le=256)
+    normalise_voice: bool = Field(False, description="mel only: every clip by its own voice's mean and deviation")
+    warp: float = Field(0.0, ge=0, le=0.3, description="mel only, in training: most that formants are moved, a share")
+    colour: float = Field(0.0, ge=0, le=2, description="mel only, in training: deviation of a random equaliser")
+    contrast: float = Field(0.0, ge=0, le=0.5, description="mel only, in training: deviation of a factor on all bands")
+    mask: float = Field(0.0, ge=0, le=0.5, description="mel only, in training: most of the bands that a mask covers")
+
+    @model_validator(mode="after")
+    def _mel(self):
+        if self.encoder != "mel" and (self.normalise_voice or self.warp or self.colour or self.contrast or self.mask):
+            raise ValueError("normalise_voice, warp, colour, contrast and mask are of the encoder mel; leave them out")
+        return self
 
 
 class ContextConfig(Section):
@@ -167,7 +178,7 @@ class ConditionConfig(Section):
 class LossConfig(Section):
     velocity: float = Field(1.0, ge=0)
     vertex: float = Field(0.02, ge=0, description="per square millimetre")
-    aperture: float = Field(0.1, ge=0, description="per square millimetre of lip opening")
+    aperture: float = Field(0.3, ge=0, description="per square millimetre of lip opening, where lips should touch")
     forecast: float = Field(0.5, ge=0, description="of what the context alone makes one expect")
 
 

@@ -18,6 +18,7 @@ from diffdyad.config import RunConfig
 from diffdyad.context import ContextEncoder, PreviousTurn
 from diffdyad.data import intake, store
 from diffdyad.data.batches import ExchangeWindows, Mixture
+from diffdyad.data.disguise import Disguise
 from diffdyad.data.encoded import weights_of
 from diffdyad.data.exchange import shards
 from diffdyad.data.features import ExchangeFeatures, FeatureSettings
@@ -91,7 +92,10 @@ def build(config: RunConfig, around: Surroundings, saved: Saved | None = None) -
     folders = [source.path for source in config.data.sources]
     form = intake.shared_format(folders, config.data.skip_corrupt)
     layout, fps = form.layout, form.fps
-    speech = SpeechEncoder(config.speech.encoder, config.speech.revision, fps=fps, num_bands=config.speech.num_bands)
+    speech = SpeechEncoder(
+        config.speech.encoder, config.speech.revision, fps=fps, num_bands=config.speech.num_bands,
+        normalise_voice=config.speech.normalise_voice,
+    )  # fmt: skip
     wanted = config.context
     settings = {
         "modalities": list(wanted.modalities), "rate_hz": wanted.rate_hz, "longest_s": wanted.longest_s, "fps": fps,
@@ -132,6 +136,7 @@ def build(config: RunConfig, around: Surroundings, saved: Saved | None = None) -
     make = partial(
         ExchangeWindows, speech=speech, context=context, stats=stats, conditions=config.conditions,
         mixture=_mixture(config, sources),
+        disguise=Disguise(config.speech.warp, config.speech.colour, config.speech.contrast, config.speech.mask),
     )  # fmt: skip
     train.make = make
     return Parts(
@@ -299,7 +304,7 @@ def _nature(config: RunConfig, form: intake.Format) -> dict[str, object]:
     found = {
         "basis": layout.basis, "num_expression": layout.num_expression, "eyelids": layout.eyelids, "fps": form.fps,
         "speech.encoder": encoder, "speech.revision": config.speech.revision,
-        "speech.num_bands": config.speech.num_bands,
+        "speech.num_bands": config.speech.num_bands, "speech.normalise_voice": config.speech.normalise_voice,
         **{f"context.{key}": value for key, value in config.context.model_dump().items()},
         **{f"model.{key}": value for key, value in config.model.model_dump().items()},
     }  # fmt: skip

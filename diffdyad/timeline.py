@@ -9,6 +9,8 @@ from torch import Tensor
 from diffdyad.audio import SpeechEncoder
 from diffdyad.media import LOUDNESS_TARGET_DB, normalise_loudness
 
+_PIECE_S = 60.0
+
 
 class Timeline:
     """The responder's own audio on the frames of one answer, those before t = 0 included (silence there).
@@ -27,6 +29,7 @@ class Timeline:
         self.num_frames = num_lead + max(1, round(self.fps * len(audio) / self.sampling_rate))
         silence = torch.zeros(self._sample(num_lead))
         self.waveform = torch.cat([silence, normalise_loudness(audio, self.sampling_rate)])
+        self.voice = self._voice()
 
     def _sample(self, frame: int) -> int:
         return round(frame * self.sampling_rate / self.fps)
@@ -43,12 +46,23 @@ class Timeline:
             return self._last[1]
         around = round(self.HEARD_AROUND_S * self.fps)
         device = self.encoder.mean.device
-        features = self.encoder(self._slice(start - around, start + length + around)[None].to(device))
+        features = self.encoder.encode(self._slice(start - around, start + length + around)[None].to(device))
+        features = self.encoder.standardise(features, self.voice)
         frames = torch.arange(start, start + length)
         heard = (frames >= 0) & (frames < self.num_frames)
         found = features[:, around : around + length], heard[None]
         self._last = (start, length), found  # a window is asked for twice where its lips come from scale 1
         return found
+
+    def _voice(self) -> Tensor:
+        """The levels of the voice over the whole answer, (1, 2, N), piece by piece."""
+        step, device = round(_PIECE_S * self.fps), self.encoder.mean.device
+        if not self.encoder.config["normalise_voice"]:
+            return torch.zeros(1, 2, 1)
+        starts = range(0, self.num_frames, step)
+        pieces = (self._slice(first, min(first + step, self.num_frames)) for first in starts)
+        bands = torch.cat([self.encoder.bands(self.encoder.encode(piece[None].to(device))[0]) for piece in pieces])
+        return self.encoder.voice_of(bands)[None]
 
     def speaking(self, start: int, length: int, below_db: float = 20.0, hold_s: float = 0.2) -> Tensor:
         """Whether the responder's voice is heard at the frames [start, start + length), held: (T,) float."""

@@ -18,6 +18,7 @@ from diffdyad.audio import SpeechEncoder
 from diffdyad.conditioning import Conditions, style_features
 from diffdyad.config import ConditionConfig
 from diffdyad.context import ABSENT, DROPPED, Context, ContextEncoder, collate
+from diffdyad.data.disguise import Disguise, disguised
 from diffdyad.data.features import ExchangeFeatures
 from diffdyad.errors import UserError
 from diffdyad.motion import MotionStats
@@ -78,18 +79,19 @@ class ExchangeWindows:
 
     def __init__(
         self, exchanges: Sequence[ExchangeFeatures], speech: SpeechEncoder, context: ContextEncoder,
-        stats: MotionStats, conditions: ConditionConfig, mixture: Mixture = Mixture(),
+        stats: MotionStats, conditions: ConditionConfig, mixture: Mixture = Mixture(), disguise: Disguise | None = None,
     ):
         if not exchanges:
             raise UserError("expected at least one usable exchange to train on, found none")
         self.exchanges, self.speech, self.context, self.stats = exchanges, speech, context, stats
-        self.chances, self.mixture = conditions, mixture
+        self.chances, self.mixture, self.disguise = conditions, mixture, disguise
         lengths = torch.tensor([float(len(e.motion)) for e in exchanges])
         lengths = mixture.shares(lengths, torch.tensor([e.dataset for e in exchanges]))
         self.cumulative = lengths.cumsum(0) / lengths.sum()
         self.by_responder: dict[tuple[int, str], list[int]] = {}
         for number, exchange in enumerate(exchanges):
             self.by_responder.setdefault((exchange.dataset, exchange.responder), []).append(number)
+        self.voices: dict[int, Tensor] = {}
         known = stats.layout.group_to_channels
         self.styles = torch.stack([style_features(stats.standardise(e.motion) * known(e.valid)) for e in exchanges])
 
@@ -108,11 +110,14 @@ class ExchangeWindows:
         }
         if any(self.mixture.sources):
             dropped["source"] = (stack("source") == 0).float().mean().item()
+        speech = self.speech.standardise(stack("speech"), stack("voice"))
+        if self.disguise and withhold:
+            speech = disguised(speech, stack("disguise"), self.speech.config["num_bands"])
         return Batch(
             target=stack("target"), valid=stack("valid"),
             conditions=Conditions(
-                speech=self.speech.standardise(stack("speech")), heard=stack("heard"), speech_given=speech_given,
-                context=context, style=stack("style"), style_given=style_given,
+                speech=speech, heard=stack("heard"), speech_given=speech_given, context=context,
+                style=stack("style"), style_given=style_given,
                 source=stack("source"), start_s=stack("start_s"), horizon_s=stack("horizon_s"),
             ),
             prefix=prefix, prefix_noise=stack("prefix_noise")[:, None, None], noise=stack("noise"),
@@ -176,7 +181,7 @@ class ExchangeWindows:
         other = others[int(uniform() * len(others))] if others else number
         example = {
             "id": exchange.exchange_id, "target": target, "valid": valid,
-            "speech": window(exchange.speech), "heard": heard,
+            "speech": window(exchange.speech), "heard": heard, "voice": self._voice(number),
             "speech_given": torch.tensor(audio_given), "context": context, "style": self.styles[other],
             "style_given": torch.tensor(style_given), "start_s": torch.tensor(start_s, dtype=torch.float32),
             "horizon_s": torch.tensor(horizon_s, dtype=torch.float32), "prefix": prefix,
@@ -185,7 +190,18 @@ class ExchangeWindows:
         }  # fmt: skip
         source = self.mixture.source(exchange.dataset)
         told = source and not (withhold and happens(chances.drop_source))
-        return {**example, "source": torch.tensor(source if told else 0)}
+        example["source"] = torch.tensor(source if told else 0)
+        if self.disguise and withhold:
+            example["disguise"] = self.disguise.draw(generator)
+        return example
+
+    def _voice(self, number: int) -> Tensor:
+        """The responder's own levels, of the whole recording: as sampling, which has the whole answer, has them."""
+        if not self.speech.config["normalise_voice"]:
+            return torch.zeros(2, 1)  # not looked at
+        if number not in self.voices:
+            self.voices[number] = self.speech.voice_of(self.speech.bands(self.exchanges[number].speech))
+        return self.voices[number]
 
     def _context(
         self, exchange: ExchangeFeatures, everything: bool, withhold: bool, happens, generator: torch.Generator

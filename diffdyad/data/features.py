@@ -62,6 +62,7 @@ class FeatureSettings:
 
         # mel knows its shape beforehand, a pretrained encoder once it was asked: that must not change the key
         shape = () if speech.config["name"] == "mel" else ("num_layers", "num_channels")
+        shape += ("normalise_voice",)  # is done to features, not kept in them
         return cls(plain(speech, *shape), plain(context, "widths"))
 
     def key(self, dataset: Path, shared: bool = False) -> str:
