@@ -31,6 +31,7 @@ from diffdyad.data.loader import Loader, StepBatches
 from diffdyad.denoiser import MotionDenoiser
 from diffdyad.errors import UserError
 from diffdyad.journal import Journal
+from diffdyad.lock import only_one
 from diffdyad.objective import LossSums, count_valid, motion_losses
 from diffdyad.parts import Parts, Saved, Surroundings
 from diffdyad.pipeline import DyadPipeline
@@ -48,13 +49,20 @@ def train(config: RunConfig) -> Path:
     """
     parts.check_folders(config)
     accelerator = _accelerator(config)
-    warn = _warning(accelerator)
     output = Path(config.output)
-    if accelerator.is_main_process:
-        output.mkdir(parents=True, exist_ok=True)
+    if not accelerator.is_main_process:
+        accelerator.wait_for_everyone()  # for the folder, and the dataset
+        return _train(config, accelerator, output)
+    output.mkdir(parents=True, exist_ok=True)
+    with only_one(output):
         save_config(config, output / "config.yaml")
         parts.make_dataset(config)
-    accelerator.wait_for_everyone()
+        accelerator.wait_for_everyone()
+        return _train(config, accelerator, output)
+
+
+def _train(config: RunConfig, accelerator: Accelerator, output: Path) -> Path:
+    warn = _warning(accelerator)
     checkpoint = checkpoints.newest(output / "checkpoints", warn)
     saved = None
     if checkpoint is not None:

@@ -16,6 +16,7 @@ from diffdyad.data import features
 from diffdyad.data.batches import ExchangeWindows, keyed_generator
 from diffdyad.errors import UserError
 from diffdyad.learning import schedule
+from diffdyad.lock import only_one
 from diffdyad.motion import load_motion
 from diffdyad.pipeline import DyadPipeline
 from diffdyad.training import train
@@ -94,6 +95,16 @@ def test_a_pipeline_comes_with_its_card_which_may_be_edited(trained, dataset):
     assert told.read_text() == "# Mine\n"
     train(small_config(trained, dataset, "card.license=mit"))  # changed: written anew
     assert "license: mit" in told.read_text()
+
+
+def test_a_second_run_in_the_same_folder_is_refused(dataset, tmp_path):
+    config = small_config(tmp_path, dataset)
+    (tmp_path / "run").mkdir()
+    with only_one(tmp_path / "run"), pytest.raises(UserError, match="another output"):
+        train(config)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".running"]
+    with only_one(tmp_path / "run"):  # let go of again
+        pass
 
 
 def test_training_leaves_the_global_random_state_alone(dataset, tmp_path):
