@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffdyad.clay.expressions import Face, expressions, mirror_partners, mouth_close
+from diffdyad.clay.ears import add_ears
+from diffdyad.clay.expressions import Face, expressions, mouth_close
 from diffdyad.clay.fields import Mouth
-from diffdyad.clay.mesh import Mesh, mirrored
-from diffdyad.clay.parts import add_brows, add_ears, add_eyes, add_teeth, add_tongue
+from diffdyad.clay.mesh import Mesh, mirrored, partners
+from diffdyad.clay.paint import paint
+from diffdyad.clay.parts import add_brows, add_eyes, add_lashes, add_teeth, add_tongue
 from diffdyad.clay.regions import vertex_sets
 from diffdyad.clay.rig import JAW, identity, regressor, weights
 from diffdyad.clay.skin import build
@@ -26,7 +28,9 @@ def make_clay() -> dict[str, np.ndarray]:
     skin = build(mesh)
     for add in (add_eyes, add_teeth, add_tongue, add_ears, add_brows):
         add(mesh)
-    partner = mirror_partners(mesh.vertices)
+    add_lashes(mesh, skin)
+    paint(mesh)
+    partner = partners(mesh.vertices)
     # symmetric to the bit, so that left and right expressions are
     mesh.vertices = (mesh.vertices + mirrored(mesh.vertices[partner])) / 2
     mouth = Mouth.of(mesh, skin)
