@@ -66,7 +66,7 @@ def test_does_not_import_head():
 
 def test_tensors(head):
     assert head.basis == "arkit" and head.num_expression == 41 and head.num_betas == 10
-    assert 4500 < head.num_vertices < 6500
+    assert 4500 < head.num_vertices < 7500
     for rows in (head.skinning_weights, head.joint_regressor):
         torch.testing.assert_close(rows.sum(1), torch.ones(len(rows)).double(), atol=1e-6, rtol=0)
     assert (head.skinning_weights >= 0).all()
@@ -242,7 +242,7 @@ def test_blink_closes_the_lid_over_the_eyeball(head, side):
         vertices = posed(head, **{f"eyeBlink{side}": closed})
         assert (vertices[near] - centre).norm(dim=-1).min() > (EYE_RADIUS + 0.1) / 1000
         gaps.append((vertices[lids[0]] - vertices[lids[1]]).norm(dim=-1))
-    assert gaps[-1].max() < 0.0004 and gaps[0].max() > 0.010
+    assert gaps[-1].max() < 0.0004 and gaps[0].max() > 0.009
     assert all((a >= b - 1e-6).all() for a, b in pairwise(gaps))
     # the other eye stays open
     other = head.template[:, 0] * (1 if side == "Left" else -1) < 0

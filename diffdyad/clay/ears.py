@@ -10,13 +10,13 @@ from diffdyad.clay.openings import SKIN
 
 # the left ear's outline in its own plane (forward, up) in mm, from the top of its root round the back to the lobe
 _OUTLINE = np.array([
-    [10.0, 12.0], [10.2, 20.0], [7.0, 27.5], [1.0, 32.0], [-6.5, 33.5], [-13.5, 31.0], [-18.5, 25.0], [-20.5, 17.0],
-    [-20.0, 8.5], [-18.0, 0.0], [-15.2, -8.0], [-12.2, -15.5], [-9.8, -22.0], [-6.5, -27.5], [-1.5, -30.5],
-    [4.0, -28.5], [7.0, -22.5], [8.0, -15.5], [9.5, -8.0], [11.0, -2.0], [10.5, 5.0],
+    [10.0, 10.5], [9.6, 18.0], [6.6, 24.5], [1.0, 29.0], [-6.0, 30.5], [-12.4, 28.2], [-16.9, 22.6], [-18.6, 15.2],
+    [-18.2, 7.4], [-16.6, -0.3], [-14.4, -7.6], [-12.0, -14.5], [-9.6, -20.6], [-6.6, -25.4], [-2.0, -27.8],
+    [3.2, -26.4], [6.4, -21.4], [7.6, -15.0], [9.2, -8.0], [10.8, -2.0], [10.5, 4.5],
 ])  # fmt: skip
 _BOWL = np.array([1.5, -0.5])
-_PLACE = np.array([72.0, 2.0, -51.0])
-_TILT, _FLARE = np.radians(9), np.radians(24)
+_PLACE = np.array([70.5, 3.5, -51.0])
+_TILT, _FLARE = np.radians(10), np.radians(20)
 # rings from the skull behind the ear over its edge into the bowl: scale about the bowl, mm behind the relief
 _RINGS = (
     (0.80, 13.0), (0.92, 6.0), (0.99, 2.4), (0.99, 0.0), (0.93, 0.0), (0.86, 0.0), (0.78, 0.0),

@@ -13,12 +13,18 @@ from diffdyad.clay.fields import Mouth, blob
 from diffdyad.clay.forms import ramp, stroke
 from diffdyad.clay.mesh import Array, Ints, Mesh
 from diffdyad.clay.openings import around
+from diffdyad.clay.parts import lash_places
 from diffdyad.clay.rig import JAW, JOINTS
 from diffdyad.clay.skin import Skin
-from diffdyad.clay.surface import EYE
+from diffdyad.clay.surface import EYE, EYE_RADIUS
 
 # jaw_pose x at which mouthClose = 1 closes the lips: ARKit's jawOpen = 1
 JAW_OPEN = 0.4
+# shares of the eye's turn, up or down, that the upper and the lower lid follow
+_LIDS_WITH_GAZE = 0.5, 0.36
+_GAZE_TILT = np.radians(8)
+# how far a jaw of 1 rad draws the mouth's corners together, as a share of their distance
+_NARROWS = 0.45
 # how far each ring of edges, from the lid's edge outwards, follows the lid
 _LID_FOLLOWS = (1.0, 0.9, 0.66, 0.42, 0.24, 0.1, 0.03)
 
@@ -109,10 +115,29 @@ def _turn_lids(face: Face, upper: float, lower: float) -> Array:
         offsets[ring] = turned - from_eye
     # the lashes turn with the edge that they grow on
     lashes = face.mesh.sets["left_lashes"].reshape(3, -1)
+    along = lash_places(rings.shape[1], lashes.shape[1])
+    turn = np.interp(along, np.arange(len(turn)), turn)
     for row in lashes:
         y, z = (face.mesh.vertices[row] - EYE)[:, 1:].T
-        angle, radius = np.arctan2(y, z) + turn[1 : 1 + lashes.shape[1]], np.hypot(y, z)
+        angle, radius = np.arctan2(y, z) + turn, np.hypot(y, z)
         offsets[row, 1], offsets[row, 2] = radius * np.sin(angle) - y, radius * np.cos(angle) - z
+    return offsets
+
+
+def gaze(face: Face) -> Array:
+    """How the left lids follow an eye that looks down, (V, 3) in mm for a sine of its pitch of 1."""
+    skin, offsets = face.skin, np.zeros_like(face.mesh.vertices)
+    rings = np.concatenate([skin.lid_inner_rings["left"], skin.lid_rings["left"]])
+    follows = (1.0,) * len(skin.lid_inner_rings["left"]) + _LID_FOLLOWS
+    across, side = around(rings.shape[1])
+    # the way is straight, and leads past the eyeball whether the lids are open or closed
+    way = EYE_RADIUS * np.array([0, -np.cos(_GAZE_TILT), np.sin(_GAZE_TILT)])
+    share = np.where(side > 0, *_LIDS_WITH_GAZE) * (1 - across**4)
+    for ring, follow in zip(rings, follows, strict=False):
+        offsets[ring] = follow * share[:, None] * way
+    lashes = face.mesh.sets["left_lashes"].reshape(3, -1)
+    along = lash_places(rings.shape[1], lashes.shape[1])
+    offsets[lashes] = np.interp(along, np.arange(len(share)), share)[:, None] * way
     return offsets
 
 
@@ -144,8 +169,8 @@ def _left_mouth(face: Face) -> dict[str, Array]:
     dimple = _move(face.corner, 5.5, 1.5, -5.5) + _move(face.bump((35, -42, 38), (10, 12, 22)), 0.8, 0, 2.2)
     stretch = _move(face.corner, 8.0, -2.5, -4.5) + _move(face.bump((24, -62, 42), (15, 13, 24)), 2.5, -1.5, -0.8)
     press = (
-        _move(red * left * face.upper, 0.4, -0.9, -2.0) + _move(red * left * face.lower, 0.4, 1.0, -2.5)
-        - _move(fullness * left, y=0.8)
+        _move(red * left * face.upper, 0.4, -0.25, -2.0) + _move(red * left * face.lower, 0.4, 0.25, -2.3)
+        - _move(fullness * left, y=1.5)
         + _move(face.corner, 1.5, 0.8, -1.2)
     )  # fmt: skip
     lowered = face.lower * left * np.exp(-((mouth.reach / 0.6) ** 2)) * face.soft
@@ -181,12 +206,12 @@ def _middle(face: Face) -> dict[str, Array]:
     sideways = np.exp(-((mouth.reach / 0.95) ** 2)) * face.soft
     left = _move(sideways, x=8.0, z=-0.5) + _move(face.bump((30, -44, 44), (12, 14, 22)), y=0.8, z=1.0)
     folded = np.abs(fullness) * 3.0
-    inner = (1 - 0.9 * ramp(np.abs(mouth.across), 0.65, 0.98))[:, None]  # the corners stay
+    inner = (1 - np.clip(np.abs(mouth.across), 0, 1) ** 2.5)[:, None]  # the corners stay
     roll_lower = inner * (
         _move(red * face.lower, y=1.9, z=-5.0) + _move(face.lower * (0.9 * face.lip + folded), y=1.0, z=-1.0)
     )  # fmt: skip
     roll_upper = inner * (
-        _move(red * face.upper, y=-1.7, z=-5.0) + _move(face.upper * (0.9 * face.lip + folded), y=-1.0, z=-1.0)
+        _move(red * face.upper, y=-0.8, z=-5.0) + _move(face.upper * (0.6 * face.lip + folded), y=-1.0, z=-1.0)
     )  # fmt: skip
     chin = face.bump((0, -74, 52), (19, 14, 22))
     upper_lip, lower_lip = face.upper * face.lip, face.lower * face.lip
@@ -230,6 +255,12 @@ def _tongue_out(face: Face) -> Array:
     return offsets
 
 
+def jaw_narrows(face: Face) -> Array:
+    """What an opening mouth's corners do besides following the jaw, (V, 3) in mm for a sine of its angle of 1."""
+    near = np.exp(-((face.mouth.reach / 0.8) ** 2)) * face.soft
+    return _move(-_NARROWS * near * face.mesh.vertices[:, 0], x=1.0)
+
+
 def mouth_close(face: Face) -> tuple[Array, Array]:
     """Displacements that close the lips while the jaw is open, and the jaw's pose corrective that makes it exact.
 
@@ -258,7 +289,7 @@ def mouth_close(face: Face) -> tuple[Array, Array]:
         basis.append((j, versine))
     solution = np.linalg.pinv(np.array(basis)) @ np.array(wanted).reshape(len(basis), -1)
     close, corrective = solution.reshape(2, -1, 3)
-    return close, corrective
+    return close - np.sin(JAW_OPEN) * jaw_narrows(face), corrective
 
 
 # ------------------------------------------------------------------------------------------------------------ brows

@@ -23,7 +23,7 @@ def above_hairline(points: Array) -> Array:
 def thickness(points: Array) -> Array:
     """How far the hair's surface stands off the scalp, in mm: short at the sides, longer on top."""
     grown = ramp(above_hairline(points), -1, 14)
-    return grown * (1.2 + 4.0 * ramp(points[..., 1], 55, 115))
+    return grown * (1.4 + 6.5 * ramp(points[..., 1], 52, 118))
 
 
 def gloss(inside: Array, per_mm: float) -> Array:

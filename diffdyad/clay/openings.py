@@ -61,7 +61,8 @@ def add_mouth(mesh: Mesh, outline: Ints) -> tuple[Ints, Ints]:
     rings = _relax(rings, 5)
     count = len(rings) - 1
     placed = on_face(rings[:count])
-    placed[0, :, 1] += 0.25 * side  # half a millimetre between the lips: their opening has a direction at rest
+    # a little between the lips, less at the corners: their opening has a direction at rest
+    placed[0, :, 1] += side * (0.04 + 0.14 * (1 - np.abs(across) ** 3))
     indices = mesh.add(placed, SKIN, 0.3, "skin")
     red = 1 - np.abs(across) ** 6
     for ring, share in ((0, 1.0), (1, 1.0), (2, 0.9)):
@@ -99,7 +100,7 @@ def lid_edges(across: Array, side: Array, grow: float = 0.0, upper: float = 0.0,
     x = 31.6 + (15.0 + grow) * across
     axis = 22.2 + 1.1 * across
     peak = np.clip(1 - np.abs(across) ** 2.1, 0, 1)
-    above = (5.1 + upper) * peak**0.9 * (1 - 0.10 * across)
+    above = (4.6 + upper) * peak**0.9 * (1 - 0.10 * across)
     below = (5.1 + lower) * peak**0.95 * (1 + 0.12 * across)
     lift = np.where(side > 0, above, -below)
     return np.stack([x, axis + lift * (side != 0)], -1)

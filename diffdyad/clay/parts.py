@@ -11,15 +11,15 @@ from diffdyad.clay.openings import SKIN, on_face
 from diffdyad.clay.skin import Skin
 from diffdyad.clay.surface import EYE, EYE_RADIUS
 
-SCLERA, VEINS, LIMBUS = (0.80, 0.77, 0.73), (0.76, 0.62, 0.57), (0.055, 0.05, 0.05)
+SCLERA, VEINS, LIMBUS = (0.74, 0.69, 0.64), (0.70, 0.54, 0.49), (0.055, 0.05, 0.05)
 PUPIL, IRIS = (0.006, 0.006, 0.008), ((0.17, 0.13, 0.08), (0.17, 0.21, 0.19), (0.10, 0.15, 0.16))
-TOOTH, GUM, TONGUE = (0.86, 0.80, 0.69), (0.50, 0.19, 0.18), (0.52, 0.19, 0.18)
-LASH = (0.02, 0.014, 0.01)
+TOOTH, GUM, TONGUE = (0.92, 0.87, 0.77), (0.50, 0.19, 0.18), (0.52, 0.19, 0.18)
+LASH, LASHES = (0.02, 0.014, 0.01), 54
 
 
 def add_eyes(mesh: Mesh) -> None:
     """Spheres whose pole looks ahead; rings of edges lie on the pupil's and the iris's outline."""
-    angles = np.radians([5, 9.5, 11, 18, 25.5, 28.5, 33, 46, 62, 82, 104])
+    angles = np.radians([5, 9, 10.5, 17, 24.5, 27.2, 32, 46, 62, 82, 104])
     tints = np.array([PUPIL, PUPIL, *IRIS, LIMBUS, SCLERA, SCLERA, SCLERA, VEINS, VEINS])
     turn = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     ring = np.stack([np.cos(turn), np.sin(turn)], -1)  # counter-clockwise from the front
@@ -37,22 +37,30 @@ def add_eyes(mesh: Mesh) -> None:
         mesh.sheet(rings, closed=True, flip=sign > 0)
 
 
+def lash_places(ring: int, count: int) -> Array:
+    """Where `count` lashes grow along the upper half of a lid's ring of that many vertices."""
+    return np.linspace(1.2, ring // 2 - 0.6, count)
+
+
 def add_lashes(mesh: Mesh, skin: Skin) -> None:
     """Hairs on the upper lids' edges: a triangle each. `left_lashes` holds them as (3, hairs): root, root, tip."""
     for name, sign in (("left", 1.0), ("right", -1.0)):
         ring = skin.lid_rings[name][0]
-        edge = mesh.vertices[ring[: len(ring) // 2 + 1]] * np.array([sign, 1, 1])
-        root = edge[1:-1]
-        along = edge[2:] - edge[:-2]
+        edge = mesh.vertices[ring] * np.array([sign, 1, 1])
+        place = lash_places(len(ring), LASHES)
+        root = np.stack([np.interp(place, np.arange(len(ring)), axis) for axis in edge.T], -1)
+        along = np.gradient(root, axis=0)
         along /= np.linalg.norm(along, axis=1, keepdims=True)
-        share = np.linspace(-1, 1, len(root))
+        share = np.linspace(-1, 1, LASHES)
         ahead = root - EYE
         ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
-        way = 0.85 * ahead + np.array([0, 0.5, 0]) + 0.45 * share[:, None] * np.array([1.0, 0, 0])
+        # neighbours cross a little, as they grow in rows
+        lean = 0.45 * share + 0.12 * np.sin(2.4 * np.arange(LASHES))
+        way = 0.85 * ahead + np.array([0, 0.5, 0]) + lean[:, None] * np.array([1.0, 0, 0])
         way /= np.linalg.norm(way, axis=1, keepdims=True)
-        length = (3.8 + 1.6 * share - 1.2 * share**6)[:, None]
-        root = root + 0.15 * ahead
-        hairs = np.stack([root - 0.32 * along, root + 0.32 * along, root + length * way])
+        length = ((3.6 + 1.5 * share - 1.6 * share**6) * (1 + 0.12 * np.sin(1.9 * np.arange(LASHES))))[:, None]
+        root = root + 0.1 * ahead
+        hairs = np.stack([root - 0.17 * along, root + 0.17 * along, root + length * way])
         indices = mesh.add(hairs * np.array([sign, 1, 1]), LASH, -0.15, "lashes")
         mesh.sets[f"{name}_lashes"] = indices.ravel()
         first, second, tip = indices
@@ -119,17 +127,17 @@ def add_brows(mesh: Mesh) -> None:
     """A band on each brow that lies on the skin and goes where the skin goes; within it grows hair."""
     t = np.linspace(-0.04, 1.06, 15)
     x = 9.8 + 41.5 * t
-    arch = np.sin(np.pi * np.clip(0.06 + 0.70 * t, 0, 1))
-    middle = 36.0 + 6.2 * arch
-    half = 4.2 - 0.7 * t - 2.2 * ramp(t, 0.55, 1.0)
+    arch = np.sin(np.pi * np.clip(0.12 + 0.64 * t, 0, 1))
+    middle = 35.6 + 4.8 * arch
+    half = 4.4 - 0.6 * t - 2.4 * ramp(t, 0.5, 1.0)
     ends = np.minimum(t * 41.5, (1 - t) * 41.5)
     rows = np.array([3.0, 1.7, 0.0, -1.7, -3.0])
     offset = np.sign(rows)[:, None] * (half * (np.abs(rows[:, None]) > 0) + np.abs(rows)[:, None] - 1.7)
     xy = np.stack([np.broadcast_to(x, offset.shape), middle + offset], -1)
     points = on_face(xy)
     inside = np.minimum(half - np.abs(offset), 0.8 * ends)
-    points[..., 2] += np.clip(0.15 + 0.35 * inside, -0.6, 0.6)
+    points[..., 2] += np.clip(0.25 + 0.10 * inside, -0.3, 0.45)
     for sign in (1.0, -1.0):
         indices = mesh.add(points * np.array([sign, 1, 1]), SKIN, 0.3, "brows")
-        mesh.gloss[indices] = hair.gloss(inside, per_mm=0.085)
+        mesh.gloss[indices] = hair.gloss(inside + 0.2, per_mm=0.075)
         mesh.sheet(indices, flip=sign > 0)

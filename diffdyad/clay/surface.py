@@ -19,14 +19,14 @@ MOUTH_HALF_WIDTH = 25.0
 
 def lip_line(x: Array) -> Array:
     """Height of the line where the lips meet, over x."""
-    return -45.4 + 1.3 * (x / MOUTH_HALF_WIDTH) ** 2
+    return -45.2 + 0.9 * (x / MOUTH_HALF_WIDTH) ** 2 - 0.7 * np.exp(-((x / 6.5) ** 2))
 
 
 def lip_heights(x: Array, half_width: float = MOUTH_HALF_WIDTH) -> tuple[Array, Array]:
     """Heights of the red of the upper and of the lower lip over x, from the lip line."""
-    inside = np.clip(1 - (x / half_width) ** 2, 0, 1)
-    bow = 1 - 0.16 * np.exp(-((x / 3.5) ** 2))
-    return 6.9 * inside**0.75 * bow, 8.8 * inside**0.7
+    share = np.clip(np.abs(x) / half_width, 0, 1)
+    bow = 1 - 0.20 * np.exp(-((x / 3.6) ** 2))
+    return 7.6 * (1 - share**1.5) ** 0.9 * bow, 9.2 * (1 - share**2.0) ** 0.85
 
 
 def _lip(p: Array, side: float) -> Array:
@@ -60,7 +60,7 @@ def _face(p: Array, q: Array, d: Array) -> Array:
     d = carve(d, ellipsoid(q, (30, 22, 58), (15, 9, 20)), 14)  # eye socket
     rim = tube(q, [(7, 37, 41, 8), (26, 41, 38, 8), (42, 38, 28, 7), (50, 22, 15.5, 6), (46, 6, 22, 7)])
     d = union(d, rim, 16)
-    d = d + dab(q, (56, 30, 10), 16, 3.0) + dab(q, (60, -18, -14), 18, 2.5)
+    d = d + dab(q, (56, 30, 10), 16, 3.0) + dab(q, (60, -20, -10), 22, 4.5)
     d = d + dab(q, (28, 2, 32), 13, 3.5) + dab(q, (56, 13, 6), 14, 5.0)
     return d
 
@@ -103,7 +103,7 @@ def distance(points: Array) -> Array:
     q = p.copy()
     q[..., 0] = np.sqrt(p[..., 0] ** 2 + 4.0)
     d = _face(p, q, _skull(p, q))
-    neck = tube(p, [(0, -45, -60, 43), (0, -110, -66, 47), (0, -185, -82, 54)])
+    neck = tube(p, [(0, -45, -60, 42), (0, -110, -66, 44), (0, -185, -82, 54)])
     shoulder = tube(q, [(18, -50, -104, 12), (34, -135, -98, 18), (100, -186, -86, 22), (165, -216, -85, 30)])
     neck = union(neck, shoulder, 36)
     neck = union(neck, ellipsoid(p, (0, -264, -74), (150, 94, 86)), 36)

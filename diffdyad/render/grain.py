@@ -9,6 +9,7 @@ import numpy as np
 from diffdyad.render.camera import Floats
 
 _CELLS, _PERIOD_M = 64, 0.020
+_TURNS = 34  # of the noise round the head
 _FINEST_M = 0.0016  # wavelengths below are left out: at portrait size they would only flicker
 
 
@@ -33,12 +34,12 @@ def grain(rest: Floats, hair: Floats) -> Floats:  # (N, 3) metres, (N,) bool -> 
     where = np.flatnonzero(hair)
     points = rest[where]
     brow = (points[:, 1] < 0.055) & (points[:, 2] > 0.02)
-    for which, place in ((brow, _brow), (~brow, _scalp)):
+    for which, place, clumps in ((brow, _brow, 0.6), (~brow, _scalp, 0.8)):
         along, across, sideways = place(points[which])
-        # the third coordinate keeps the noise from repeating; 8 / 21 closes it round the head
-        noise = _at(np.stack([0.22 * along, across, 8 / 21 * across + 0.13 * along], -1).astype(np.float32))
+        # the third coordinate keeps the noise from repeating, and closes it round the head, too
+        noise = _at(np.stack([0.22 * along, across, 13 / _TURNS * across + 0.13 * along], -1).astype(np.float32))
         found[where[which], 1:4] = noise[:, 2:3] * sideways
-        found[where[which], 4] = noise[:, 0]
+        found[where[which], 4] = clumps * noise[:, 0]
     return found
 
 
@@ -46,7 +47,7 @@ def _brow(points: Floats) -> tuple[Floats, Floats, Floats]:
     """Strands run outwards and a little up: metres along and across them, and the direction across."""
     out, up, side = np.abs(points[:, 0]), points[:, 1], np.sign(points[:, 0])
     sideways = np.stack([-0.4 * side, np.full_like(up, 0.9), np.zeros_like(up)], -1)
-    return 0.9 * out + 0.4 * up, 0.9 * up - 0.4 * out, sideways
+    return 1.8 * out + 0.8 * up, 1.8 * up - 0.8 * out, sideways
 
 
 def _scalp(points: Floats) -> tuple[Floats, Floats, Floats]:
@@ -55,7 +56,7 @@ def _scalp(points: Floats) -> tuple[Floats, Floats, Floats]:
     around, down = np.arctan2(x, z), np.arctan2(np.hypot(x, z), y)
     sideways = np.stack([np.cos(around), np.zeros_like(x), -np.sin(around)], -1)
     # a whole number of the noise's periods round the head
-    return 0.09 * down, 21 * _PERIOD_M / (2 * np.pi) * around, sideways
+    return 0.14 * down, _TURNS * _PERIOD_M / (2 * np.pi) * around, sideways
 
 
 def _at(points: Floats) -> Floats:  # (N, 3) -> (N, 4)

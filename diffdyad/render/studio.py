@@ -13,13 +13,15 @@ from diffdyad.render.camera import Floats, unit
 Color = tuple[float, float, float]
 
 KEY_RAYS = 10
-WANDERS = (0.7, 0.4, 0.25)  # how much of red, green and blue light comes out where the skin's depth sends it
+WANDERS = (0.6, 0.38, 0.26)  # how much of red, green and blue light comes out where the skin's depth sends it
 MOTTLE, BUMP, STRANDS = np.float32(0.05), np.float32(0.035), np.float32(0.18)
 MOTTLE_TINT = np.float32([[0.7], [1.0], [1.1]])
 HAIR = np.float32([[0.12], [0.11], [0.105]])  # how much of the skin's colour is left where hair covers it
 HAIR_GLOSS = -0.15  # gloss below 0 is hair: at this it covers, at 0 it begins
 FLOOR = 0.12  # of the sky's light that finds its way in anywhere
-MOIST = 0.30  # and into a mouth, from wall to wall and through the cheeks: gloss 0.6 to 0.85
+MOIST = 0.46  # and into a mouth, from wall to wall and through the cheeks: gloss 0.6 to 0.85
+
+FLUSH = (0.75, 0.25, 0.0)  # what a mouth's walls give to the light within it
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,9 @@ class Studio:
     """A lighting set-up. The first lamp is the key: it always casts a soft shadow."""
 
     lights: tuple[Light, ...] = (
-        Light((-0.56, 0.48, 0.80), (1.95, 1.76, 1.55), 12.0, (0.30, 0.17, 0.12)),  # key, warm
-        Light((0.85, 0.10, 0.70), (0.16, 0.19, 0.24), 30.0, (0.60, 0.55, 0.50)),  # fill
-        Light((0.80, 0.45, -1.10), (1.7, 1.9, 2.3), 12.0, shadow_rays=6),  # rim, cool, from behind
+        Light((-0.56, 0.48, 0.80), (1.85, 1.68, 1.50), 15.0, (0.32, 0.19, 0.13)),  # key, warm
+        Light((0.85, 0.10, 0.70), (0.26, 0.29, 0.34), 30.0, (0.60, 0.55, 0.50)),  # fill
+        Light((0.62, 0.55, -1.20), (0.95, 1.05, 1.25), 16.0, shadow_rays=6),  # rim, cool, from behind
     )
     sky: Color = (0.25, 0.28, 0.33)
     ground: Color = (0.13, 0.10, 0.085)
@@ -104,7 +106,8 @@ class Studio:
         normal = np.where(inside, -normal, normal)
         soft = np.where(inside, normal, _unit(fields.soft))
         # What is seen through an open mouth without an inside is dark.
-        floor = FLOOR + (MOIST - FLOOR) * np.clip(10 * (gloss - 0.5), 0, 1) * np.clip(10 * (0.95 - gloss), 0, 1)
+        wet = np.clip(10 * (gloss - 0.5), 0, 1) * np.clip(10 * (0.95 - gloss), 0, 1)
+        floor = FLOOR + (MOIST - FLOOR) * wet
         sky = np.where(inside, np.float32(0.04), floor + (1 - floor) * np.clip(fields.sky, 0, 1))
         shadows = np.where(inside, np.float32(0), np.clip(fields.lamps, 0, 1))
         cosine = np.maximum((normal * view).sum(0), 0)
@@ -115,6 +118,7 @@ class Studio:
         up = axes[1]
         half = 0.5 + 0.5 * (up @ normal)
         occlusion = _bounced(sky, albedo)
+        flush = wet * np.clip(1.2 - sky, 0, 1)
         # Lamps without a shadow of their own do not reach what sees little of the sky: teeth behind lips.
         reached = (0.25 + 0.75 * sky) * np.clip(3.0 * sky - 0.5, 0, 1)
         light = np.empty_like(normal)
@@ -122,7 +126,7 @@ class Studio:
         sheen = fresnel * (0.25 + 0.75 * gloss) * (1 - 0.8 * cover) * sky * (0.5 + 0.5 * (up @ mirrored))
         shine = np.empty_like(normal)
         for c in range(3):
-            light[c] = (self.ground[c] + (self.sky[c] - self.ground[c]) * half) * occlusion[c]
+            light[c] = (self.ground[c] + (self.sky[c] - self.ground[c]) * half) * occlusion[c] * (1 + flush * FLUSH[c])
             shine[c] = self.sky[c] * sheen
 
         sharp = np.exp2(3.0 + 7.5 * gloss)
