@@ -14,38 +14,56 @@ _OUTLINE = np.array([
     [-18.2, 7.4], [-16.6, -0.3], [-14.4, -7.6], [-12.0, -14.5], [-9.6, -20.6], [-6.6, -25.4], [-2.0, -27.8],
     [3.2, -26.4], [6.4, -21.4], [7.6, -15.0], [9.2, -8.0], [10.8, -2.0], [10.5, 4.5],
 ])  # fmt: skip
-_BOWL = np.array([1.5, -0.5])
-_PLACE = np.array([70.5, 3.5, -51.0])
-_TILT, _FLARE = np.radians(10), np.radians(20)
+_BOWL = np.array([1.5, -1.0])
+_PLACE = np.array([71.8, 3.5, -51.0])
+_TILT, _FLARE = np.radians(10), np.radians(22)
 # rings from the skull behind the ear over its edge into the bowl: scale about the bowl, mm behind the relief
 _RINGS = (
-    (0.80, 13.0), (0.92, 6.0), (0.99, 2.4), (0.99, 0.0), (0.93, 0.0), (0.86, 0.0), (0.78, 0.0),
-    (0.68, 0.0), (0.56, 0.0), (0.42, 0.0), (0.22, 0.0),
+    (0.80, 13.0), (0.91, 6.0), (0.985, 3.2), (1.0, 1.2), (0.985, 0.0), (0.945, 0.0), (0.90, 0.0), (0.85, 0.0),
+    (0.79, 0.0), (0.72, 0.0), (0.64, 0.0), (0.55, 0.0), (0.45, 0.0), (0.33, 0.0), (0.18, 0.0),
 )  # fmt: skip
+
+
+def _closed(points: Array) -> Array:
+    """A closed curve (N, 2) with as many points again between, as Catmull and Rom draw it."""
+    before, after, last = (np.roll(points, shift, axis=0) for shift in (1, -1, -2))
+    return np.stack([points, (9 * (points + after) - before - last) / 16], 1).reshape(-1, 2)
+
+
+def _away(plane: Array, line: list[tuple]) -> Array:
+    """Distance in the plane to a line of points (a, b)."""
+    p = np.concatenate([plane, np.zeros_like(plane[..., :1])], -1)
+    return 20 * np.sqrt(-np.log(np.clip(stroke(p, [(*point[:2], 1.0) for point in line], 20.0), 1e-12, 1)))
 
 
 def _relief(plane: Array) -> Array:
     """Height of the ear's outer face over its plane, in mm; (..., 2) -> (...)."""
     a, b = plane[..., 0], plane[..., 1]
     p = np.concatenate([plane, np.zeros_like(plane[..., :1])], -1)
-    edge = np.concatenate([_OUTLINE, _OUTLINE[:1]])
-    away = np.sqrt(-np.log(np.clip(stroke(p, [(*point, 1.0) for point in edge], 20.0), 1e-12, 1))) * 20
-    rim = ramp(10 - a, 0, 6) * (0.25 + 0.75 * ramp(b, -24, -8)) + (1 - ramp(10 - a, 0, 6)) * ramp(b, 10, 16)
-    h = 3.4 * rim * np.exp(-(((away - 0.6) / 2.3) ** 2)) - 1.3 * rim * np.exp(-(((away - 5.5) / 2.4) ** 2))
-    h += stroke(p, [(-5, 25, 1.8), (-9, 17, 3.0), (-10, 8, 3.8), (-8, -3, 4.0), (-3.5, -11, 4.0), (3, -14.5, 4.0)], 3.0)
-    h += stroke(p, [(3, 20, 0.9), (-4, 17.5, 2.0), (-8.5, 14, 2.0)], 2.6)
-    h += stroke(p, [(10, 12, 2.2), (5, 6, 2.2), (0, 3.5, 1.0)], 2.3)
-    h += 7.0 * np.exp(-(((a - 7.5) / 3.4) ** 2) - ((b + 4) / 4.6) ** 2)
-    h -= 7.5 * np.exp(-((((a - 2.0) / 7.0) ** 2 + ((b + 2.0) / 9.5) ** 2) ** 1.5))
-    h -= 1.2 * np.exp(-(((a - 2.5) / 4.5) ** 2 + ((b - 13) / 5.0) ** 2))
-    return 1.35 * h
+    away = _away(plane, [*_OUTLINE, _OUTLINE[0]])
+    # the rim curls over, down to the lobe at the back and to its root in front
+    rim = ramp(8 - a, 0, 5) * ramp(b, -22, -8) + (1 - ramp(8 - a, 0, 5)) * ramp(b, 4, 12)
+    h = 4.6 * rim * np.exp(-(((away - 1.3) / 1.9) ** 2))
+    h -= 2.4 * rim * ramp(3 - a, 0, 6) * np.exp(-(((away - 5.0) / 1.9) ** 2))
+    # the rim's root runs into the bowl
+    h += stroke(p, [(10, 8, 3.4), (6, 3, 3.0), (1, 1.5, 0.8)], 2.2)
+    fold = [(-6.5, 17, 2.6), (-9.4, 9, 4.2), (-8.8, 0, 4.8), (-6.0, -9, 4.6), (-1.5, -14, 4.0), (3.5, -15.5, 3.0)]
+    h += stroke(p, fold, 2.7)
+    h += stroke(p, [(-8.6, 12, 1.2), (-6, 18, 2.2), (-3, 23, 1.4)], 2.4)  # and forks
+    h += stroke(p, [(-8.6, 12, 1.2), (-3, 13.5, 2.6), (4, 13, 1.6)], 2.2)
+    h -= 1.2 * np.exp(-(((a - 1.0) / 3.6) ** 2 + ((b - 18) / 3.4) ** 2))  # between the fork's arms
+    h += 6.5 * np.exp(-(((a - 8.2) / 2.8) ** 2) - ((b + 6.5) / 4.4) ** 2)  # the flap before the ear's opening
+    h -= 8.5 * np.exp(-((((a - 1.5) / 6.0) ** 2 + ((b + 3.5) / 8.0) ** 2) ** 1.6))  # the bowl
+    h += 1.0 * np.exp(-(((a + 1) / 6.0) ** 2 + ((b + 23) / 5.0) ** 2))  # the lobe
+    return 1.15 * h
 
 
 def add_ears(mesh: Mesh) -> None:
     """A shell of rings; the outermost lies within the skull behind the ear, the innermost in the bowl."""
     rings, shades = [], []
+    outline = _closed(_OUTLINE)
     for scale, behind in _RINGS:
-        plane = _BOWL + (_OUTLINE - _BOWL) * scale
+        plane = _BOWL + (outline - _BOWL) * scale
         height = _relief(plane) - behind
         rings.append(np.concatenate([plane, height[:, None]], 1))
         shades.append(np.clip(-_relief(plane) / 8, 0, 0.6) * (behind == 0))

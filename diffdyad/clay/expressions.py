@@ -163,7 +163,8 @@ def _left_mouth(face: Face) -> dict[str, Array]:
     crease = stroke(face.mesh.vertices, line, 4.0) * face.soft
     smile = (
         _move(face.corner, 6.0, 8.0, -4.0) + _move(cheek, 1.5, 4.8, 3.6) + _move(fold, 1.5, 2.0, 0.5)
-        + _move(lip_left * (1 - face.corner), 0.5, 0.3, -0.8) + _move(crease * left, z=-2.6)
+        + _move(lip_left * (1 - face.corner), 0.5, 0.3, -0.8) + _move(crease * left, z=-3.0)
+        - _move(fullness * left, y=1.3)
     )  # fmt: skip
     frown = _move(face.corner, 1.0, -7.0, -1.0) + _move(face.bump((25, -60, 42), (14, 12, 24)), 0.5, -3.0, 0.5)
     dimple = _move(face.corner, 5.5, 1.5, -5.5) + _move(face.bump((35, -42, 38), (10, 12, 22)), 0.8, 0, 2.2)
@@ -173,8 +174,9 @@ def _left_mouth(face: Face) -> dict[str, Array]:
         - _move(fullness * left, y=1.5)
         + _move(face.corner, 1.5, 0.8, -1.2)
     )  # fmt: skip
-    lowered = face.lower * left * np.exp(-((mouth.reach / 0.6) ** 2)) * face.soft
-    raised = face.upper * left * np.exp(-((mouth.reach / 0.6) ** 2)) * face.soft
+    # lips part in the middle more than towards the corners
+    parted = left * np.exp(-((mouth.reach / 0.6) ** 2)) * face.soft * (1.05 - 0.8 * np.clip(mouth.across**2, 0, 1))
+    lowered, raised = face.lower * parted, face.upper * parted
     lower_down = _move(lowered, 0.8, -7.0, 0.2) + _move(red * face.lower * left, z=1.0)
     upper_up = _move(raised, 0.5, 6.0, 0.4) + _move(fold, 0.6, 3.2, 1.2) + _move(cheek, 0, 1.6, 0.8)
     return {
@@ -223,7 +225,7 @@ def _middle(face: Face) -> dict[str, Array]:
     )  # fmt: skip
     # the lower teeth pass below the upper ones
     lower_teeth = np.isin(np.arange(len(p)), mesh_sets["lower_teeth"]) * 1.0
-    puff = face.bump((38, -36, 30), (15, 16, 24))
+    puff = face.bump((40, -36, 28), (22, 21, 28))
     wing, fold, bridge = ((11, -12, 56), (8, 8, 22)), ((19, -20, 50), (9, 12, 18)), ((9, 14, 50), (8, 12, 18))
     sneer = (
         _move(face.bump(*wing), 1.2, 5.0, 0.6) + _move(face.bump(*fold), 0.6, 4.0, 1.6)
@@ -235,7 +237,7 @@ def _middle(face: Face) -> dict[str, Array]:
         "mouthFunnel": funnel, "mouthPucker": pucker, "mouthLeft": left, "mouthRight": face.mirror(left),
         "mouthRollLower": roll_lower, "mouthRollUpper": roll_upper,
         "mouthShrugLower": shrug_lower, "mouthShrugUpper": shrug_upper,
-        "cheekPuff": face.both(_move(puff, 9.5, 0.0, 4.5)) + _move(face.lip, z=1.2),
+        "cheekPuff": face.both(_move(puff, 7.0, 0.0, 4.0)) + _move(face.around_mouth, z=2.2),
         "cheekSquintLeft": squint, "cheekSquintRight": face.mirror(squint),
         "noseSneerLeft": sneer, "noseSneerRight": face.mirror(sneer),
         "tongueOut": _tongue_out(face),
@@ -300,6 +302,6 @@ def _left_brow(face: Face) -> dict[str, Array]:
     outer = face.bump((42, 42, 34), (14, 15, 26))
     lid = face.bump((32, 33, 38), (14, 5, 18))
     return {
-        "browDown": _move(whole, -1.4, -4.6, 1.2) + _move(lid, y=-1.2),
+        "browDown": _move(whole, -1.4, -4.6, 1.2) + _move(lid, y=-0.8, z=0.3),
         "browOuterUp": _move(outer, 0.3, 6.5, -0.8) + _move(lid, y=0.8),
     }

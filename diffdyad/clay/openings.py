@@ -11,7 +11,7 @@ from diffdyad.clay.settle import normals
 from diffdyad.clay.surface import EYE, MOUTH_HALF_WIDTH, distance, lip_heights, lip_line, project
 
 SKIN = (0.60, 0.40, 0.31)
-LIP = (0.43, 0.205, 0.175)
+LIP = (0.45, 0.23, 0.195)
 MOUTH = (0.42, 0.13, 0.115)
 LID_EDGE, TEAR, EYE_CORNER = (0.14, 0.08, 0.06), (0.56, 0.33, 0.28), (0.78, 0.60, 0.55)
 NOSTRIL = (0.20, 0.075, 0.06)
@@ -121,7 +121,7 @@ def add_eye(mesh: Mesh, outline: Ints, sign: float) -> tuple[Ints, Ints]:
     placed = on_face(rings)
     # the fold hangs over the crease, most in the middle of the upper lid
     over = np.clip(side, 0, 1) * np.clip(1 - across**4, 0, 1)
-    placed[_CREASE, :, 2] -= 1.6 * over
+    placed[_CREASE, :, 2] -= 1.35 * over
     placed[_FOLD, :, 1] -= 1.0 * over
     mirror = np.array([sign, 1.0, 1.0])
     indices = mesh.add(placed * mirror, SKIN, 0.3, "skin")

@@ -40,6 +40,6 @@ def paint(mesh: Mesh) -> None:
     mesh.gloss[skin] += np.where(mesh.gloss[skin] > 0.29, 0.06 * oily, 0)
     grid = mesh.sets["skin"]
     p = mesh.vertices[grid]
-    grown = hair.gloss(hair.above_hairline(p), per_mm=0.016)
+    grown = hair.gloss(hair.above_hairline(p), per_mm=0.0125)
     bare = (p[:, 2] > -20) & (p[:, 1] < 60)  # brows are none of the scalp
     mesh.gloss[grid] = np.where(bare, mesh.gloss[grid], np.minimum(mesh.gloss[grid], grown))

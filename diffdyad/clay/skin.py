@@ -35,8 +35,8 @@ _KEYS = np.array([
     [-98.0, 24, 51, -86, -50, -92, -119, 2],
     [-110.0, -4, 51, -104, -60, -106, -114, 2],
     [-132.0, -10, 54, -124, -70, -122, -122, 2],
-    [-166.0, -20, 66, -152, -76, -141, -130, 2],
-    [-190.0, -14, 118, -174, -80, -168, -136, 2],
+    [-158.0, -18, 64, -139, -74, -132, -127, 2],
+    [-180.0, -15, 82, -153, -78, -146, -134, 2],
     [-216.0, 0, 172, -208, -82, -208, -145, 0],
 ])  # fmt: skip
 _FRONT_X = np.array([0, 3, 6, 9.2, 12.6, 16.2, 20, 24, 28, 32, 36.2, 40.5, 45, 50, 55.5, 61.0])
@@ -51,7 +51,7 @@ COLLAR_ROW = int(_KEYS[:-3, 7].sum())
 MOUTH_ROWS, MOUTH_COLUMNS = (32, 44), 12
 EYE_ROWS, EYE_COLUMNS = (15, 24), (3, 14)
 NOSTRIL_ROWS, NOSTRIL_COLUMNS = (28, 31), [1, 2, 3]
-EAR_ROWS, EAR_COLUMNS = (20, 27), [19, 20, 21]  # stays open: an ear covers it, and its bowl lies deeper
+EAR_ROWS, EAR_COLUMNS = (18, 27), [19, 20, 21]  # stays open: an ear covers it, and its bowl lies deeper
 
 
 @dataclass

@@ -97,7 +97,7 @@ class Studio:
         albedo, normal = fields.albedo, _unit(fields.normal)
         hair = HAIR
         if relief is not None:
-            cover = np.clip(1.4 * (cover + 0.9 * cover * (1 - cover) * relief[:, 4]), 0, 1)
+            cover = np.clip(1.3 * (cover + 0.8 * cover * (1 - cover) * relief[:, 4]), 0, 1)
             hair = HAIR * np.clip(1 + 0.24 * relief[:, 4], 0.3, 2.0)
             rough = np.clip(1.2 - np.abs(gloss - 0.25) / 0.2, 0, 1)
             albedo = albedo * (1 + (MOTTLE * rough * relief[:, 0])[None] * MOTTLE_TINT)
