@@ -51,7 +51,9 @@ def stills(head: HeadModel, out: Path, size: int) -> None:
 
 def sheet(head: HeadModel, out: Path, size: int, columns: int = 7) -> None:
     """Every expression at 1, by its name, after the head at rest."""
-    renderer = Renderer.for_head(head, (size, size), yaw_deg=14.0)
+    whole = Renderer.for_head(head, (size, size), yaw_deg=14.0).camera
+    face = replace(whole, target=(0.0, -0.008, whole.target[2]), height=0.62 * whole.height)
+    renderer = Renderer.for_head(head, (size, size), camera=face)
     cells = {"at rest": pose(head)}
     for name in ARKIT_EXPRESSIONS:
         label = f"{name}, jaw {JAW[name]:g} rad" if name in JAW else name

@@ -139,5 +139,5 @@ def add_brows(mesh: Mesh) -> None:
     points[..., 2] += np.clip(0.25 + 0.10 * inside, -0.3, 0.45)
     for sign in (1.0, -1.0):
         indices = mesh.add(points * np.array([sign, 1, 1]), SKIN, 0.3, "brows")
-        mesh.gloss[indices] = hair.gloss(inside + 0.2, per_mm=0.075)
+        mesh.gloss[indices] = hair.gloss(inside + 0.3, per_mm=0.08)
         mesh.sheet(indices, flip=sign > 0)

@@ -17,10 +17,10 @@ from diffdyad.render.studio import Fields, Studio
 if TYPE_CHECKING:
     from diffdyad.head import HeadModel
 
-SKY_RAYS, SMOOTHINGS, SOFTENINGS = 14, 2, 3
+SKY_RAYS, SMOOTHINGS, SOFTENINGS = 12, 2, 3
 SKIN_OFFSET_M = 4e-4  # rays start this far off the surface, so that they do not hit where they start
 TURN_RAD = 0.3  # a head that turns by so much stays in the frame
-ROUGH = 0.06  # neighbours that differ by more than this (of about 1.7) are traced again, finer
+ROUGH = 0.09  # neighbours that differ by more than this (of about 1.7) are traced again, finer
 
 
 @cache
@@ -63,7 +63,7 @@ class Renderer:
         held=None,
         studio: Studio | None = None,
         subdivisions: int = 1,
-        samples: int = 6,
+        samples: int = 5,
     ):
         if camera is None:
             raise ValueError("expected a camera, such as Camera.portrait(template vertices), got None")

@@ -59,7 +59,7 @@ class Studio:
     lights: tuple[Light, ...] = (
         Light((-0.56, 0.48, 0.80), (1.85, 1.68, 1.50), 15.0, (0.32, 0.19, 0.13)),  # key, warm
         Light((0.85, 0.10, 0.70), (0.26, 0.29, 0.34), 30.0, (0.60, 0.55, 0.50)),  # fill
-        Light((0.62, 0.55, -1.20), (0.95, 1.05, 1.25), 16.0, shadow_rays=6),  # rim, cool, from behind
+        Light((0.62, 0.55, -1.20), (0.95, 1.05, 1.25), 16.0, shadow_rays=4),  # rim, cool, from behind
     )
     sky: Color = (0.25, 0.28, 0.33)
     ground: Color = (0.13, 0.10, 0.085)
