@@ -160,18 +160,24 @@ def _left_mouth(face: Face) -> dict[str, Array]:
     red = np.exp(-((mouth.reach / 0.26) ** 2)) * face.soft
     fullness = _fullness(face)
     line = [(19, -14, 0.3), (26, -23, 1.0), (32, -33, 1.1), (36, -43, 0.4)]  # from the nose round the mouth
-    crease = stroke(face.mesh.vertices, line, 4.0) * face.soft
+    crease = stroke(face.mesh.vertices, line, 3.6) * face.soft
+    bank = -stroke(face.mesh.vertices, [(x + 7.5, y + 2.5, depth) for x, y, depth in line], 6.0) * face.soft
     smile = (
-        _move(face.corner, 6.0, 8.0, -4.0) + _move(cheek, 1.5, 4.8, 3.6) + _move(fold, 1.5, 2.0, 0.5)
-        + _move(lip_left * (1 - face.corner), 0.5, 0.3, -0.8) + _move(crease * left, z=-3.0)
-        - _move(fullness * left, y=1.3)
+        _move(face.corner, 6.0, 8.0, -4.0) + _move(cheek, 1.5, 5.0, 4.4) + _move(fold, 1.5, 2.0, 0.5)
+        + _move(lip_left * (1 - face.corner), 0.5, 0.3, -1.4) + _move(crease * left, z=-3.2)
+        - _move(bank * left, x=0.5, y=0.3, z=1.7)
+        - _move(fullness * left, y=1.8)
     )  # fmt: skip
-    frown = _move(face.corner, 1.0, -7.0, -1.0) + _move(face.bump((25, -60, 42), (14, 12, 24)), 0.5, -3.0, 0.5)
+    frown = (
+        -_move(fullness * left, y=0.6)
+        + _move(face.corner, 1.0, -7.0, -1.0)
+        + _move(face.bump((25, -60, 42), (14, 12, 24)), 0.5, -3.0, 0.5)
+    )
     dimple = _move(face.corner, 5.5, 1.5, -5.5) + _move(face.bump((35, -42, 38), (10, 12, 22)), 0.8, 0, 2.2)
     stretch = _move(face.corner, 8.0, -2.5, -4.5) + _move(face.bump((24, -62, 42), (15, 13, 24)), 2.5, -1.5, -0.8)
     press = (
         _move(red * left * face.upper, 0.4, -0.25, -2.0) + _move(red * left * face.lower, 0.4, 0.25, -2.3)
-        - _move(fullness * left, y=1.5)
+        - _move(fullness * left, y=1.2)
         + _move(face.corner, 1.5, 0.8, -1.2)
     )  # fmt: skip
     # lips part in the middle more than towards the corners
@@ -187,7 +193,7 @@ def _left_mouth(face: Face) -> dict[str, Array]:
 
 def _fullness(face: Face) -> Array:
     """Bands of the lips alone, 0 at the slit, so that the lips stay together; positive above, negative below."""
-    band = np.exp(-((face.mouth.reach / 0.30) ** 2)) * ramp(face.mouth.reach, 0.0, 0.22)
+    band = np.exp(-(((face.mouth.reach - 0.26) / 0.20) ** 2)) * ramp(face.mouth.reach, 0.0, 0.2)
     return band * np.sign(face.mouth.side) * np.abs(face.mouth.side) * face.soft
 
 
@@ -202,12 +208,12 @@ def _middle(face: Face) -> dict[str, Array]:
     narrow = np.stack([-x * wide, zero, zero], -1)
     funnel = (
         0.30 * narrow + _move(face.lip, z=6.0) + _move(wide, z=2.0) + _move(red * face.upper * middle, y=4.2, z=1.5)
-        + _move(red * face.lower * middle, y=-5.2, z=1.5) + _move(fullness, y=1.0)
+        + _move(red * face.lower * middle, y=-5.2, z=1.5) + _move(fullness, y=0.7)
     )  # fmt: skip
-    pucker = 0.46 * narrow + _move(face.lip, z=7.0) + _move(wide, z=3.0) + _move(fullness, y=1.8)
+    pucker = 0.46 * narrow + _move(face.lip, z=7.0) + _move(wide, z=3.0) + _move(fullness, y=1.2)
     sideways = np.exp(-((mouth.reach / 0.95) ** 2)) * face.soft
     left = _move(sideways, x=8.0, z=-0.5) + _move(face.bump((30, -44, 44), (12, 14, 22)), y=0.8, z=1.0)
-    folded = np.abs(fullness) * 3.0
+    folded = np.abs(fullness) * 2.2
     inner = (1 - np.clip(np.abs(mouth.across), 0, 1) ** 2.5)[:, None]  # the corners stay
     roll_lower = inner * (
         _move(red * face.lower, y=1.9, z=-5.0) + _move(face.lower * (0.9 * face.lip + folded), y=1.0, z=-1.0)
