@@ -66,18 +66,93 @@ def test_does_not_import_head():
 
 def test_tensors(head):
     assert head.basis == "arkit" and head.num_expression == 41 and head.num_betas == 10
-    assert 4500 < head.num_vertices < 6000
+    assert 4500 < head.num_vertices < 7500
     for rows in (head.skinning_weights, head.joint_regressor):
         torch.testing.assert_close(rows.sum(1), torch.ones(len(rows)).double(), atol=1e-6, rtol=0)
     assert (head.skinning_weights >= 0).all()
-    height = head.template[:, 1].max() - head.template[head.vertex_sets["face"], 1].min()
-    assert 0.2 < height < 0.25  # an adult, from the crown to the chin
     eyes = torch.tensor(np.stack([EYE, EYE * [-1, 1, 1]]))
     torch.testing.assert_close(head.joint_template[3:] * 1000, eyes, atol=1e-3, rtol=0)
-    for colours in (head.vertex_colors, head.vertex_gloss):
-        assert colours.min() >= 0 and colours.max() <= 1
-    for name in ("lips", "brows", "eyelids", "cheeks", "face", "left_eye", "right_eye", "inner_lip_upper"):
+    assert head.vertex_colors.min() >= 0 and head.vertex_colors.max() <= 1
+    assert head.vertex_gloss.max() <= 1 and head.vertex_gloss.min() > -0.2  # below 0 grows hair
+    bald = torch.cat([head.vertex_sets[name] for name in ("lips", "eyelids", "cheeks", "left_eye", "tongue")])
+    assert head.vertex_gloss[bald].min() >= 0
+    for name in ("lips", "brows", "eyelids", "cheeks", "face", "left_eye", "right_eye", "inner_lip_upper", "ears"):
         assert len(head.vertex_sets[name]) > 15, name
+
+
+def sizes(head: HeadModel) -> dict[str, float]:
+    """Distances in mm as anthropometry takes them."""
+    p = head.template.numpy() * 1000
+    skin = p[head.vertex_sets["skin"]]
+    x, y, z = skin.T
+    midline = skin[(np.abs(x) < 1e-3) & (z > 0)]
+
+    def front(low: float, high: float) -> np.ndarray:
+        return midline[(midline[:, 1] > low) & (midline[:, 1] < high)]
+
+    def width(*where: np.ndarray) -> float:
+        return 2 * np.abs(x[np.logical_and.reduce(where)]).max()
+
+    nasion = front(20, 40)[front(20, 40)[:, 2].argmin()]
+    tip = front(-25, 10)[front(-25, 10)[:, 2].argmax()]
+    subnasale = front(-32, -18)[front(-32, -18)[:, 2].argmin()]
+    chin = front(-110, -70)[:, 1].min()
+    lids = {f"left_{lid}": p[head.vertex_sets[f"left_lid_{lid}"]] for lid in ("upper", "lower")}
+    lips = p[head.vertex_sets["lips"]]
+    ear = p[head.vertex_sets["ears"]]
+    return {
+        "head breadth": width(y > 40, z > -100),
+        "head length": np.ptp(z[(y > 20) & (y < 90)]),
+        "crown to chin": p[:, 1].max() - chin,
+        "face breadth": width(np.abs(y) < 12, z > -32, z < 10),
+        "jaw breadth": width(np.abs(y + 58) < 8, z < 0),
+        "face height": nasion[1] - chin,
+        "nose height": nasion[1] - subnasale[1],
+        "nose breadth": width(y > -20, y < -10, z > 53),
+        "nose protrusion": tip[2] - subnasale[2],
+        "mouth breadth": np.ptp(lips[:, 0]),
+        "between the pupils": 1000 * (head.joint_template[3, 0] - head.joint_template[4, 0]).item(),
+        "between the eyes' inner corners": 2 * lids["left_upper"][0, 0],
+        "eye length": np.linalg.norm(lids["left_upper"][-1] - lids["left_upper"][0]),
+        "eye opening": np.linalg.norm(lids["left_upper"] - lids["left_lower"], axis=1).max(),
+        "ear length": np.ptp(ear[:, 1]),
+        "neck breadth": width(np.abs(y + 115) < 8),
+    }
+
+
+# means of adult women and men give or take about two and a half standard deviations (after Farkas 1994)
+ADULT = {
+    "head breadth": (135, 165), "head length": (172, 212), "crown to chin": (195, 255), "face breadth": (119, 150),
+    "jaw breadth": (84, 122), "face height": (97, 139), "nose height": (42, 62), "nose breadth": (26, 42),
+    "nose protrusion": (13, 24), "mouth breadth": (41, 63), "between the pupils": (60, 66),
+    "between the eyes' inner corners": (26, 39), "eye length": (26, 36), "eye opening": (8, 13),
+    "ear length": (52, 72), "neck breadth": (88, 130),
+}  # fmt: skip
+
+
+def test_sizes_of_an_adult(head):
+    measured = sizes(head)
+    for name, (low, high) in ADULT.items():
+        assert low < measured[name] < high, f"{name}: {measured[name]:.1f} mm"
+
+
+def test_open_edges_are_where_nothing_can_gape(head):
+    """The skin is one sheet: it ends under the shirt and under the ears only, lips and lids fold inwards."""
+    directed = Counter((a, b) for face in head.faces.tolist() for a, b in zip(face, face[1:] + face[:1], strict=True))
+    border = torch.tensor([a for a, b in directed if (b, a) not in directed])
+    sets, p = head.vertex_sets, head.template
+    own = torch.cat([sets[name] for name in ("ears", "shirt", "lashes", "brows", "left_eye", "right_eye", "upper_teeth",
+                                             "lower_teeth")])  # fmt: skip
+    rest = border[~torch.isin(border, own)]
+    under_ears = (p[rest, 0].abs() > 0.055) & (p[rest, 1].abs() < 0.025)
+    under_shirt = p[rest, 1] < -0.12
+    inside_lids = torch.isin(rest, sets["eyelids"])
+    assert (under_ears | under_shirt | inside_lids).all()
+    # the lids' inner edges lie within the eyeballs
+    edge = rest[inside_lids]
+    for joint in (3, 4):
+        near = edge[p[edge, 0] * head.joint_template[joint, 0] > 0]
+        assert (p[near] - head.joint_template[joint]).norm(dim=-1).max() < EYE_RADIUS / 1000
 
 
 def test_surface_is_sound(head):
@@ -102,6 +177,27 @@ def test_symmetric(head):
         other = name.replace("Left", "*").replace("Right", "Left").replace("*", "Right")
         mirrored = offsets(head, other)[partner] * torch.tensor([-1.0, 1, 1])
         torch.testing.assert_close(offsets(head, name), mirrored, atol=1e-5, rtol=0)
+
+
+def test_a_smile_is_the_corners(head):
+    """Both sides' displacements of the mouth's corners, in mm."""
+    corners = head.vertex_sets["inner_lip_upper"][[-1, 0]]  # left, right
+    for side, other in (("Left", 1), ("Right", 0)):
+        moved = offsets(head, f"mouthSmile{side}")[corners] * 1000
+        assert moved[1 - other, 1] > 5 and moved[other].norm() < 0.3
+    both = (offsets(head, "mouthSmileLeft") + offsets(head, "mouthSmileRight"))[corners] * 1000
+    assert both[0, 0] > 3 and both[1, 0] < -3
+
+
+def test_both_blinks_meet_the_lower_lids_along_their_length(head):
+    vertices = posed(head, eyeBlinkLeft=1.0, eyeBlinkRight=1.0)
+    for side in ("left", "right"):
+        upper, lower = (vertices[head.vertex_sets[f"{side}_lid_{lid}"]] for lid in ("upper", "lower"))
+        assert (upper - lower).norm(dim=-1).max() < 0.0004
+        # the upper lid does the way
+        rest_upper, rest_lower = (head.template[head.vertex_sets[f"{side}_lid_{lid}"]] for lid in ("upper", "lower"))
+        middle = len(upper) // 2
+        assert (upper - rest_upper)[middle].norm() > 4 * (lower - rest_lower)[middle].norm()
 
 
 def test_lips_are_closed_at_rest_and_the_jaw_opens_them(head):
@@ -146,7 +242,7 @@ def test_blink_closes_the_lid_over_the_eyeball(head, side):
         vertices = posed(head, **{f"eyeBlink{side}": closed})
         assert (vertices[near] - centre).norm(dim=-1).min() > (EYE_RADIUS + 0.1) / 1000
         gaps.append((vertices[lids[0]] - vertices[lids[1]]).norm(dim=-1))
-    assert gaps[-1].max() < 0.0004 and gaps[0].max() > 0.010
+    assert gaps[-1].max() < 0.0004 and gaps[0].max() > 0.009
     assert all((a >= b - 1e-6).all() for a, b in pairwise(gaps))
     # the other eye stays open
     other = head.template[:, 0] * (1 if side == "Left" else -1) < 0

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffdyad.clay.expressions import Face, expressions, mirror_partners, mouth_close
+from diffdyad.clay.ears import add_ears
+from diffdyad.clay.expressions import Face, expressions, gaze, jaw_narrows, mouth_close
 from diffdyad.clay.fields import Mouth
-from diffdyad.clay.mesh import Mesh, mirrored
-from diffdyad.clay.parts import add_brows, add_ears, add_eyes, add_teeth, add_tongue
+from diffdyad.clay.mesh import Mesh, mirrored, partners
+from diffdyad.clay.paint import paint
+from diffdyad.clay.parts import add_brows, add_eyes, add_lashes, add_teeth, add_tongue
 from diffdyad.clay.regions import vertex_sets
-from diffdyad.clay.rig import JAW, identity, regressor, weights
+from diffdyad.clay.rig import JAW, LEFT_EYE, RIGHT_EYE, identity, regressor, weights
 from diffdyad.clay.skin import build
 from diffdyad.motion import ARKIT_EXPRESSIONS
 
@@ -26,7 +28,9 @@ def make_clay() -> dict[str, np.ndarray]:
     skin = build(mesh)
     for add in (add_eyes, add_teeth, add_tongue, add_ears, add_brows):
         add(mesh)
-    partner = mirror_partners(mesh.vertices)
+    add_lashes(mesh, skin)
+    paint(mesh)
+    partner = partners(mesh.vertices)
     # symmetric to the bit, so that left and right expressions are
     mesh.vertices = (mesh.vertices + mirrored(mesh.vertices[partner])) / 2
     mouth = Mouth.of(mesh, skin)
@@ -35,8 +39,12 @@ def make_clay() -> dict[str, np.ndarray]:
     by_name = expressions(face)
     assert set(by_name) == set(ARKIT_EXPRESSIONS)
     pose_dirs = np.zeros((36, len(mesh.vertices), 3))
-    # the jaw is the second joint after the root; its matrix's middle entry less 1 is cos(x) - 1
-    pose_dirs[9 + 4] = -mouth_close(face)[1]
+    # a joint's rows are its matrix less the identity: of a turn about x, entry 4 is cos(x) - 1, entry 7 sin(x)
+    jaw, left_eye, right_eye = 9 * (JAW - 1), 9 * (LEFT_EYE - 1), 9 * (RIGHT_EYE - 1)
+    pose_dirs[jaw + 4] = -mouth_close(face)[1]
+    pose_dirs[jaw + 7] = jaw_narrows(face)
+    pose_dirs[left_eye + 7] = gaze(face)
+    pose_dirs[right_eye + 7] = face.mirror(gaze(face))
     arrays = {
         "format": np.array(FORMAT),
         "basis": np.array("arkit"),

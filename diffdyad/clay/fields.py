@@ -6,15 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffdyad.clay.mesh import Array, Mesh
+from diffdyad.clay.forms import Array
+from diffdyad.clay.mesh import Mesh
 from diffdyad.clay.skin import Skin
 from diffdyad.clay.surface import MOUTH_HALF_WIDTH, lip_line
-
-
-def ramp(x: Array, low: float, high: float) -> Array:
-    """0 below `low`, 1 above `high`, smooth between."""
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
 
 
 def blob(points: Array, centre: tuple[float, float, float], radii: tuple[float, float, float]) -> Array:

@@ -65,3 +65,19 @@ class Mesh:
 
 def mirrored(points: Array) -> Array:
     return points * np.array([-1.0, 1.0, 1.0])
+
+
+def partners(vertices: Array) -> Ints:
+    """For each vertex (V, 3) the one at its mirror image; the mesh is symmetric up to rounding."""
+    order = np.argsort(vertices[:, 1], kind="stable")
+    heights = vertices[order, 1]
+    first = np.searchsorted(heights, vertices[:, 1] - 1e-6)
+    last = np.searchsorted(heights, vertices[:, 1] + 1e-6)
+    images, found = mirrored(vertices), np.empty(len(vertices), np.int64)
+    for k, image in enumerate(images):
+        near = order[first[k] : last[k]]
+        gap = np.abs(vertices[near] - image).max(-1)
+        if gap.min() > 1e-6:
+            raise ArithmeticError("the clay head is not symmetric")
+        found[k] = near[gap.argmin()]
+    return found

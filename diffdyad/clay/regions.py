@@ -20,6 +20,9 @@ def vertex_sets(mesh: Mesh) -> dict[str, Ints]:
     found["cheeks"] = np.flatnonzero(skin & ~lids & (z > 12) & (y < 6) & (y > -48) & (x > 29) & (x < 62))
     face = skin & (y < 78) & (y > -97) & (z > -16 + 0.25 * x)
     found["face"] = np.union1d(np.flatnonzero(face), found["brows"])
+    for name in ("skin", "ears", "shirt", "lashes"):
+        found[name] = np.unique(mesh.sets[name])
+    found["inner_mouth"] = mesh.sets["cavity"]  # rings from the lips' edge inwards, a ring as long as the lips'
     lid_edges = [f"{side}_lid_{lid}" for side in ("left", "right") for lid in ("upper", "lower")]
     for name in (*lid_edges, "inner_lip_upper", "inner_lip_lower", "upper_teeth", "lower_teeth", "tongue"):
         found[name] = mesh.sets[name]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffdyad.clay.fields import Mouth, ramp
+from diffdyad.clay.fields import Mouth
+from diffdyad.clay.forms import ramp
 from diffdyad.clay.mesh import Array, Mesh
 from diffdyad.clay.surface import EYE
 

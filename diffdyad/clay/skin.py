@@ -11,39 +11,47 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffdyad.clay import surface
-from diffdyad.clay.mesh import Array, Ints, Mesh, mirrored
-from diffdyad.clay.surface import EYE, MOUTH_HALF_WIDTH, lip_heights, lip_line, project
+from diffdyad.clay.forms import Array, ramp
+from diffdyad.clay.mesh import Ints, Mesh, mirrored
+from diffdyad.clay.openings import SKIN, add_eye, add_mouth, add_nostril
+from diffdyad.clay.settle import normals, settle
+from diffdyad.clay.surface import project
 
-SKIN = (0.60, 0.40, 0.31)
-LIP = (0.47, 0.20, 0.17)
-MOUTH = (0.20, 0.05, 0.05)
-LID_EDGE, TEAR, EYE_CORNER = (0.14, 0.08, 0.06), (0.56, 0.33, 0.28), (0.78, 0.60, 0.55)
+SHIRT = (0.040, 0.046, 0.058)
 
 # key rows of the rough form: front (y, z), side (x, y, z), back (y, z), and how many rows lead to the next
 _KEYS = np.array([
-    [132.0, -40, 0.5, 132, -44, 132, -48, 3],
+    [132.0, -40, 0.5, 132, -44, 132, -48, 2],
     [122.0, 10, 50, 118, -44, 122, -96, 3],
     [96.0, 37, 68, 90, -44, 96, -126, 4],
     [64.0, 50, 75, 58, -42, 60, -140, 5],
     [40.0, 51, 75, 34, -40, 26, -140, 5],
-    [22.0, 50, 73, 16, -38, -4, -131, 12],
+    [22.0, 50, 73, 16, -38, -4, -131, 7],
+    [-8.0, 55, 70, -8, -37, -23, -122, 5],
     [-20.0, 57, 68, -18, -36, -32, -119, 7],
     [-45.0, 58, 60, -40, -36, -52, -114, 8],
     [-75.0, 56, 53, -60, -38, -68, -114, 4],
     [-91.0, 46, 52, -74, -43, -80, -116, 3],
-    [-98.0, 24, 51, -86, -50, -92, -119, 3],
-    [-110.0, 0, 51, -104, -60, -106, -124, 3],
-    [-132.0, -14, 56, -130, -70, -130, -131, 3],
-    [-158.0, -12, 90, -162, -74, -156, -142, 0],
+    [-98.0, 24, 51, -86, -50, -92, -119, 2],
+    [-110.0, -4, 51, -104, -60, -106, -114, 2],
+    [-132.0, -10, 54, -124, -70, -122, -122, 2],
+    [-158.0, -18, 64, -139, -74, -132, -127, 2],
+    [-180.0, -15, 82, -153, -78, -146, -134, 2],
+    [-216.0, 0, 172, -208, -82, -208, -145, 0],
 ])  # fmt: skip
 _FRONT_X = np.array([0, 3, 6, 9.2, 12.6, 16.2, 20, 24, 28, 32, 36.2, 40.5, 45, 50, 55.5, 61.0])
-_SIDE_COLUMNS = 10
+# further columns: z that they would have at the ears' height
+_SIDE_Z = np.array([0.0, -20, -36, -44, -51, -58, -72, -92, -111])
+_SIDE_COLUMNS = len(_SIDE_Z) + 1
 HALF_COLUMNS = len(_FRONT_X) - 1 + _SIDE_COLUMNS
 COLUMNS = 2 * HALF_COLUMNS
+# the row at which the skin ends and a shirt begins
+COLLAR_ROW = int(_KEYS[:-3, 7].sum())
 # holes: rows and columns (from the midline) of their outline
-MOUTH_ROWS, MOUTH_COLUMNS = (33, 45), 12
-EYE_ROWS, EYE_COLUMNS = (16, 25), (3, 14)
+MOUTH_ROWS, MOUTH_COLUMNS = (32, 44), 12
+EYE_ROWS, EYE_COLUMNS = (15, 24), (3, 14)
+NOSTRIL_ROWS, NOSTRIL_COLUMNS = (28, 31), [1, 2, 3]
+EAR_ROWS, EAR_COLUMNS = (18, 27), [19, 20, 21]  # stays open: an ear covers it, and its bowl lies deeper
 
 
 @dataclass
@@ -75,7 +83,9 @@ def _loft(u: Array, v: Array) -> Array:
 def _grid() -> Array:
     """Vertices of the left half's grid, (rows, HALF_COLUMNS + 1, 3), on the surface."""
     front = np.arcsin(_FRONT_X / 75)
-    u = np.concatenate([front, np.linspace(front[-1], np.pi, _SIDE_COLUMNS + 1)[1:]])
+    ahead, behind = 53.0 + 37.0, -125.0 + 37.0
+    side = np.arccos(np.where(_SIDE_Z > -37, (_SIDE_Z + 37) / ahead, (_SIDE_Z + 37) / -behind))
+    u = np.concatenate([front, side, [np.pi]])
     v = np.concatenate([k + np.arange(n) / n for k, n in enumerate(_KEYS[:-1, 7].astype(int))] + [[len(_KEYS) - 1.0]])
     v = np.clip(v, 0, len(_KEYS) - 1 - 1e-9)
     v, u = (axis.ravel() for axis in np.meshgrid(v, u, indexing="ij"))
@@ -85,8 +95,11 @@ def _grid() -> Array:
     normal = np.cross(down, along)
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
     # the face is met from the front, so that its columns and rows stay where they are drawn
-    facing = _smooth(np.cos(u), 0.55, 0.85) * _smooth(v, 3.0, 4.0) * _smooth(-v, -8.6, -7.6)
+    facing = ramp(np.cos(u), 0.55, 0.85) * ramp(v, 3.0, 4.0) * ramp(-v, -9.6, -8.6)
     direction = normal * (1 - facing)[:, None] + np.array([0, 0, 1.0]) * facing[:, None]
+    # the neck is met level, so that the collar lies in a plane
+    level = ramp(v, 11.5, 12.5) * (1 - ramp(v, 14.1, 15.0))
+    direction[:, 1] *= 1 - level
     crown = v < 0.5
     direction[crown] = start[crown] - np.array([0, 50, -44])
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
@@ -95,30 +108,6 @@ def _grid() -> Array:
     placed = project(start, direction / np.linalg.norm(direction, axis=1, keepdims=True))
     placed[middle, 0] = 0
     return placed.reshape(-1, HALF_COLUMNS + 1, 3)
-
-
-def _smooth(x: Array, low: float, high: float) -> Array:
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
-
-
-def on_face(xy: Array) -> Array:
-    """Points of the face by (x, y), (..., 2) -> (..., 3), met from the front."""
-    flat = xy.reshape(-1, 2)
-    start = np.concatenate([flat, np.full((len(flat), 1), 35.0)], 1)
-    toward = np.tile([0.0, 0.0, 1.0], (len(flat), 1))
-    return project(start, toward).reshape(*xy.shape[:-1], 3)
-
-
-def _relax(rings: Array, fixed_inner: int, passes: int = 12) -> Array:
-    """Evens out rings (K, N, 2) that run round and round; the first `fixed_inner` and the last stay."""
-    rings = rings.copy()
-    for _ in range(passes):
-        inner = rings[fixed_inner:-1]
-        around = (np.roll(inner, 1, 1) + np.roll(inner, -1, 1)) / 2
-        across = (rings[fixed_inner - 1 : -2] + rings[fixed_inner + 1 :]) / 2
-        rings[fixed_inner:-1] = 0.5 * inner + 0.25 * (around + across)
-    return rings
 
 
 def _outline(grid: Ints, rows: tuple[int, int], columns: list[int]) -> Ints:
@@ -144,126 +133,50 @@ def build(mesh: Mesh) -> Skin:
     eye_columns = list(range(EYE_COLUMNS[0], EYE_COLUMNS[1] + 1))
     mouth_columns = [c % COLUMNS for c in range(-MOUTH_COLUMNS, MOUTH_COLUMNS + 1)]
     holes = [(EYE_ROWS, eye_columns), (EYE_ROWS, [-c % COLUMNS for c in eye_columns]), (MOUTH_ROWS, mouth_columns)]
+    nostrils = [NOSTRIL_COLUMNS, [-c % COLUMNS for c in NOSTRIL_COLUMNS]]
+    holes += [(NOSTRIL_ROWS, columns) for columns in nostrils]
+    ears = [EAR_COLUMNS, [-c % COLUMNS for c in EAR_COLUMNS]]
+    holes += [(EAR_ROWS, columns) for columns in ears]
     for (top, bottom), columns in holes:
         used[top + 1 : bottom, columns[1:-1]] = False
     used[0, 1:] = False  # the crown is one vertex
+    used[COLLAR_ROW + 1 :] = False
     index = np.full((rows, COLUMNS), -1)
     index[used] = mesh.add(points[used], SKIN, 0.3, "skin")
     index[0] = index[0, 0]
-    # the nostrils are too small for these edges: paint helps
-    at = mesh.vertices * np.array([1.0, 1.0, 0.5]) - np.array([0.0, -20.5, 29.5])
-    shade = np.exp(-((np.abs(at[:, 0]) - 5.8) ** 2 + at[:, 1] ** 2 + at[:, 2] ** 2) / 2.6**2)[:, None]
-    mesh.colours *= 1 - shade * np.array([0.75, 0.85, 0.85])
     cells = np.ones((rows - 1, COLUMNS), bool)
+    cells[COLLAR_ROW:] = False
     for (top, bottom), columns in holes:
         inside = columns[:-1] if (columns[1] - columns[0]) % COLUMNS == 1 else columns[1:]
         cells[top:bottom, inside] = False
     for r, c in zip(*np.nonzero(cells), strict=True):
         n = (c + 1) % COLUMNS
         mesh.quads.append((index[r, c], index[r + 1, c], index[r + 1, n], index[r, n]))
-    lips, cavity = _mouth(mesh, _outline(index, MOUTH_ROWS, mouth_columns))
-    left, left_inner = _eye(mesh, _outline(index, EYE_ROWS, eye_columns), 1.0)
-    right, right_inner = _eye(mesh, _outline(index, EYE_ROWS, [-c % COLUMNS for c in eye_columns]), -1.0)
+    lips, cavity = add_mouth(mesh, _outline(index, MOUTH_ROWS, mouth_columns))
+    left, left_inner = add_eye(mesh, _outline(index, EYE_ROWS, eye_columns), 1.0)
+    right, right_inner = add_eye(mesh, _outline(index, EYE_ROWS, [-c % COLUMNS for c in eye_columns]), -1.0)
+    rims = [
+        add_nostril(mesh, _outline(index, NOSTRIL_ROWS, columns), sign)
+        for columns, sign in zip(nostrils, (1.0, -1.0), strict=True)
+    ]
+    _add_shirt(mesh, points[COLLAR_ROW:])
+    held = np.concatenate([lips[:5].ravel(), left[:5].ravel(), right[:5].ravel(), cavity.ravel(), *rims])
+    held = np.concatenate([held, *(_outline(index, EAR_ROWS, columns) for columns in ears)])
+    held = np.concatenate([held, index[COLLAR_ROW]])
+    skin = np.setdiff1d(mesh.sets["skin"], held)
+    x, y, z = mesh.vertices[skin].T
+    settle(mesh, skin, 6)
+    settle(mesh, skin[(z > -5) & (y < 60) & (y > -90)], 18)
     return Skin(lips, cavity, {"left": left, "right": right}, {"left": left_inner, "right": right_inner})
 
 
-def around(count: int) -> tuple[Array, Array]:
-    """Position on an opening's edge for `count` points around it: across (-1 .. 1 .. -1) and side (+1 upper, -1)."""
-    half = count // 2
-    t = np.linspace(-1, 1, half + 1)
-    t = 0.3 * t + 0.7 * np.sin(np.pi / 2 * t)
-    across = np.concatenate([t, t[-2:0:-1]])
-    side = np.concatenate([np.ones(half + 1), -np.ones(half - 1)])
-    side[[0, half]] = 0
-    return across, side
-
-
-def _mouth(mesh: Mesh, outline: Ints) -> tuple[Ints, Ints]:
-    border = mesh.vertices[outline][:, :2]
-    across, side = around(len(outline))
-    rings = []
-    # lip line, middle of the red, its border, and a step beyond; each a little wider than the last
-    for wider, share in ((0.0, 0.0), (1.0, 0.45), (2.2, 1.0), (4.6, 1.55)):
-        x = (MOUTH_HALF_WIDTH + wider) * across
-        upper, lower = lip_heights(x, MOUTH_HALF_WIDTH + wider)
-        rings.append(np.stack([x, lip_line(x) + share * np.where(side > 0, upper, -lower) * (side != 0)], -1))
-    blend = np.linspace(0, 1, 5)[1:, None, None]
-    rings = np.concatenate([rings, rings[-1] * (1 - blend) + border * blend])
-    rings = _relax(rings, 4)
-    count = len(rings) - 1
-    placed = on_face(rings[:count])
-    placed[0, :, 1] += 0.25 * side  # half a millimetre between the lips: their opening has a direction at rest
-    indices = mesh.add(placed, SKIN, 0.3, "skin")
-    red = 1 - np.abs(across) ** 6
-    for ring, share in ((0, 1.0), (1, 1.0), (2, 0.75)):
-        amount = (share * (red if ring else np.maximum(red, 0.6)))[:, None]
-        mesh.colours[indices[ring]] = amount * LIP + (1 - amount) * SKIN
-        mesh.gloss[indices[ring]] = 0.5
-    # inwards: over the lip's edge, up behind it, and back to the throat; (depth, height, width)
-    inner = []
-    way = ((2.5, 0.3, 1.0), (5.5, 1.5, 1.0), (7.5, 8.0, 1.02), (14, 15.0, 1.0), (32, 16, 1.0), (50, 10, 0.7))
-    for depth, height, width in way:
-        ring = placed[0].copy()
-        ring[:, 0] *= width
-        bulge = np.sqrt(np.clip(1 - across**2, 0, 1))
-        ring[:, 1] += side * height * bulge
-        ring[:, 2] = ring[:, 2] * (1 - min(depth / 50, 1)) + 57 * min(depth / 50, 1) - depth
-        inner.append(ring)
-    cavity = mesh.add(np.array(inner), MOUTH, 0.1, "cavity")
-    mesh.gloss[cavity[:2]] = 0.4
-    mesh.colours[cavity[-2:]] *= 0.4
-    mesh.colours[cavity[0]] = LIP
-    mesh.colours[cavity[1]] = np.array(LIP) * 0.6 + np.array(MOUTH) * 0.4
-    mesh.sheet(np.concatenate([cavity[::-1], indices, outline[None]]), closed=True)
-    throat = mesh.add(np.array([[0, -46.0, 2.0]]), np.array(MOUTH) * 0.4, 0.1, "cavity")
-    mesh.fan(int(throat[0]), cavity[-1], flip=True)
-    half = len(outline) // 2
-    # the corners belong to both lips
-    mesh.sets["inner_lip_upper"] = indices[0, 1:half]
-    mesh.sets["inner_lip_lower"] = indices[0, :half:-1]
-    mesh.sets["lips"] = indices[:3].ravel()
-    return indices, np.concatenate([cavity.ravel(), throat]).reshape(-1)
-
-
-def lid_edges(across: Array, side: Array, grow: float = 0.0, upper: float = 0.0, lower: float = 0.0) -> Array:
-    """Points (N, 2) around the left eye's opening: x, y in mm. `grow` widens, `upper` and `lower` heighten, in mm."""
-    x = 32.2 + (13.3 + grow) * across
-    axis = 22.3 + 1.1 * across
-    peak = np.clip(1 - np.abs(across) ** 2.1, 0, 1)
-    above = (6.5 + upper) * peak**0.9 * (1 - 0.10 * across)
-    below = (5.8 + lower) * peak**0.95 * (1 + 0.12 * across)
-    lift = np.where(side > 0, above, -below)
-    return np.stack([x, axis + lift * (side != 0)], -1)
-
-
-def _eye(mesh: Mesh, outline: Ints, sign: float) -> tuple[Ints, Ints]:
-    border = mesh.vertices[outline][:, :2] * np.array([sign, 1.0])
-    across, side = around(len(outline))
-    rings = [lid_edges(across, side), lid_edges(across, side, 1.2, 2.6, 2.0), lid_edges(across, side, 3.0, 5.6, 4.6)]
-    blend = np.linspace(0, 1, 4)[1:, None, None]
-    rings = np.concatenate([rings, rings[-1] * (1 - blend) + border * blend])
-    rings = _relax(rings, 3)[:-1]
-    placed = on_face(rings)
-    mirror = np.array([sign, 1.0, 1.0])
-    indices = mesh.add(placed * mirror, SKIN, 0.3, "skin")
-    # lashes darken the upper edge, and neither the lower one nor the corner at the nose much
-    lash = (np.where(side > 0, 1.0, 0.35) * np.clip((across + 0.95) / 0.5, 0, 1))[:, None]
-    mesh.colours[indices[0]] = lash * LID_EDGE + (1 - lash) * TEAR
-    # the lid's thickness, and a skirt behind it that slides over the eyeball
-    inner = []
-    for radius, open_by in ((surface.EYE_RADIUS + 0.25, 0.0), (surface.EYE_RADIUS - 0.8, 0.35)):
-        away = placed[0] - EYE
-        away[:, 1] += open_by * side * 12
-        away *= radius / np.linalg.norm(away, axis=1, keepdims=True)
-        inner.append(EYE + away)
-    inner = mesh.add(np.array(inner) * mirror, LID_EDGE, 0.3, "lid_inside")
-    # in the corners it is seen, and stands for the white that a rounder eyeball would show there
-    corner = np.clip((np.abs(across) - 0.55) / 0.3, 0, 1)[:, None]
-    mesh.colours[inner] = TEAR + corner * (np.array(EYE_CORNER) - TEAR)
-    mesh.sheet(np.concatenate([inner[::-1], indices, outline[None]]), closed=True, flip=sign < 0)
-    side_name, half = ("left" if sign > 0 else "right"), len(outline) // 2
-    mesh.sets[f"{side_name}_lid_upper"] = indices[0, : half + 1]
-    mesh.sets[f"{side_name}_lid_lower"] = np.roll(indices[0, ::-1], 1)[: half + 1]
-    mesh.sets.setdefault("eyelids", np.zeros(0, np.int64))
-    mesh.sets["eyelids"] = np.concatenate([mesh.sets["eyelids"], indices[:4].ravel(), inner.ravel()])
-    return indices, inner
+def _add_shirt(mesh: Mesh, rows: Array) -> None:
+    """What the shoulders wear, from the collar's row of the grid downwards, (R, COLUMNS, 3)."""
+    way = np.array([0.0, 0.0, 0.12, 0.45, 0.55, *range(1, len(rows))])
+    out = np.array([-1.0, 2.4, 3.0, 2.8, 1.6, *[1.8] * (len(rows) - 1)])
+    first = np.floor(way).astype(int).clip(0, len(rows) - 2)
+    share = (way - first)[:, None, None]
+    points = rows[first] * (1 - share) + rows[first + 1] * share
+    points = points + out[:, None, None] * normals(points.reshape(-1, 3)).reshape(points.shape)
+    points[:, 0, 0] = points[:, HALF_COLUMNS, 0] = 0
+    mesh.sheet(mesh.add(points, SHIRT, 0.22, "shirt"), closed=True, flip=True)

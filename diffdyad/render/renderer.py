@@ -10,15 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffdyad.render.camera import Camera, Floats, unit
+from diffdyad.render.grain import grain
 from diffdyad.render.mesh import RowSums, loop_subdivision, vertex_normals
-from diffdyad.render.studio import Studio
+from diffdyad.render.studio import Fields, Studio
 
 if TYPE_CHECKING:
     from diffdyad.head import HeadModel
 
-SKY_RAYS, SHADOW_RAYS, SMOOTHINGS = 14, 10, 2
+SKY_RAYS, SMOOTHINGS, SOFTENINGS = 12, 2, 3
 SKIN_OFFSET_M = 4e-4  # rays start this far off the surface, so that they do not hit where they start
-ROUGH = 0.06  # neighbours that differ by more than this (of about 1.7) are traced again, finer
+TURN_RAD = 0.3  # a head that turns by so much stays in the frame
+ROUGH = 0.09  # neighbours that differ by more than this (of about 1.7) are traced again, finer
 
 
 @cache
@@ -36,10 +38,13 @@ class Renderer:
     Args:
         faces: (F, 3) int.
         colors: (V, 3) linear albedo, 0..1.
-        gloss: (V,) 0..1: skin about 0.2, lips 0.5, eyes 1.
+        gloss: (V,) 0..1: skin about 0.3, lips 0.45, what is wet within the mouth 0.6 to 0.85, eyes 1; below 0, hair.
         size: (width, height) in pixels.
         camera: such as `Camera.portrait(template)`.
         fade: (V,) 0..1, opacity: dissolves the neck's cut edge into the backdrop.
+        rest: (V, 3) metres, the head at rest: skin's grain is fixed to it; without it there is none.
+        held: (V,) 0..1, how far a vertex stays where `rest` has it, whatever it is told: shoulders, that a head's
+            rotation about the neck's base would sway.
         studio: the lamps.
         subdivisions: 0 or 1 steps of smoothing the mesh.
         samples: rays for a pixel on an edge.
@@ -54,9 +59,11 @@ class Renderer:
         camera: Camera | None = None,
         *,
         fade=None,
+        rest=None,
+        held=None,
         studio: Studio | None = None,
         subdivisions: int = 1,
-        samples: int = 6,
+        samples: int = 5,
     ):
         if camera is None:
             raise ValueError("expected a camera, such as Camera.portrait(template vertices), got None")
@@ -67,7 +74,13 @@ class Renderer:
         self.studio = studio or Studio()
         self.num_vertices = len(colors)
         opacity = np.ones(len(colors)) if fade is None else np.asarray(fade)
-        surface = np.column_stack([colors, np.asarray(gloss), opacity]).astype(np.float32)  # r, g, b, gloss, opacity
+        self._has_grain = rest is not None
+        rest = np.zeros((len(colors), 3)) if rest is None else np.asarray(rest)
+        self._rest = rest.astype(np.float32)
+        self._held = None if held is None else np.asarray(held, np.float32)[:, None]
+        # r, g, b, gloss, opacity, rest
+        surface = np.column_stack([colors, np.asarray(gloss), opacity, rest]).astype(np.float32)
+        self._soft = np.clip((0.55 - surface[:, 3:4]) / 0.1, 0, 1)  # skin lets light through, eyes and teeth do not
         self._coarse = faces.astype(np.int32)
         self._subdivide = None
         if subdivisions:
@@ -91,19 +104,26 @@ class Renderer:
 
     @classmethod
     def for_head(cls, head: HeadModel, size: tuple[int, int] = (512, 512), yaw_deg: float = 0.0, **options) -> Renderer:
-        """A renderer framed on a head model at rest; the neck's lower edge dissolves into the backdrop."""
+        """A renderer framed on a head model at rest.
+
+        The neck's lower edge dissolves into the backdrop; shoulders, where the head has them, keep still.
+        """
         template, faces, colors, gloss = (
             tensor.detach().cpu().numpy()
             for tensor in (head.template, head.faces, head.vertex_colors, head.vertex_gloss)
         )
-        options.setdefault("camera", Camera.portrait(template, yaw_deg=yaw_deg, aspect=size[0] / size[1]))
-        options.setdefault("fade", neck_fade(template))
-        return cls(faces, colors, gloss, size, **options)
+        held = shoulder_hold(template)
+        moving = template[held < 0.95]
+        camera = Camera.portrait(moving, yaw_deg=yaw_deg, aspect=size[0] / size[1], turn_rad=TURN_RAD)
+        defaults = {"camera": camera, "fade": neck_fade(template), "rest": template, "held": held}
+        return cls(faces, colors, gloss, size, **(defaults | options))
 
     def render(self, vertices) -> NDArray[np.uint8]:  # (V, 3) metres -> (H, W, 3)
         points = np.asarray(vertices, np.float32)
         if points.shape != (self.num_vertices, 3):
             raise ValueError(f"expected vertices ({self.num_vertices}, 3), got {points.shape}")
+        if self._held is not None:
+            points = points + self._held * (self._rest - points)
         if self._subdivide is not None:
             points = self._subdivide(points)
         image = self._empty.copy()
@@ -115,7 +135,8 @@ class Renderer:
         visible = np.einsum("nk,nk->n", towards, normals[: self.num_vertices]) > -0.2
         faces = self._wanted_faces(visible)
         scene = _Scene(points, faces)
-        table = np.concatenate([normals, self._daylight(scene, points, normals, visible), self._surface], axis=1)
+        light = self._daylight(scene, points, normals, visible)
+        table = np.concatenate([normals, self._softened(normals), self._surface, light], axis=1)
 
         backdrop = self._backdrop[y0:y1, x0:x1]
         rays = self._rays[y0:y1, x0:x1]
@@ -146,12 +167,21 @@ class Renderer:
         fine = self._faces.reshape(-1, 4, 3)[front].reshape(-1, 3)
         return np.concatenate([fine, self._coarse[~front]])
 
-    def _daylight(self, scene: _Scene, points: Floats, normals: Floats, visible) -> Floats:  # -> (V', 2) sky, key
-        """The share of the sky and of the key light that reaches each vertex.
+    def _softened(self, normals: Floats) -> Floats:  # (V', 3) -> (V', 3)
+        """Normals of a blurred surface: how light that wandered under the skin sees it."""
+        result = normals[: self.num_vertices]
+        for _ in range(SOFTENINGS):
+            result = unit(self._neighbours(result))
+        result = result * self._soft + normals[: self.num_vertices] * (1 - self._soft)
+        return result if self._subdivide is None else self._subdivide(result)
+
+    def _daylight(self, scene: _Scene, points: Floats, normals: Floats, visible) -> Floats:  # -> (V', 1 + shadows)
+        """The share of the sky and of each lamp with a shadow that reaches each vertex.
 
         Traced for the given mesh's visible vertices, spread to the fine mesh.
         """
-        result = np.zeros((self.num_vertices, 2), np.float32)
+        shadows = [k for k, lamp in enumerate(self.studio.lights) if self.studio.shadow_rays(k)]
+        result = np.zeros((self.num_vertices, 1 + len(shadows)), np.float32)
         seen = np.flatnonzero(visible)
         z = normals[seen]
         origins = points[seen] + np.float32(SKIN_OFFSET_M) * z
@@ -160,17 +190,19 @@ class Renderer:
         lift = np.sqrt(1 - (disc**2).sum(1))
         around = disc[:, 0, None, None] * x + disc[:, 1, None, None] * y + lift[:, None, None] * z
         result[seen, 0] = scene.openness(origins, around)
-        key = self.studio.directions(self.camera.axes)[0]
-        u, v = _tangents(key[None])
-        spread = math.tan(math.radians(self.studio.lights[0].spread_deg)) * _disc(SHADOW_RAYS)
-        lamp = unit(key + spread[:, :1] * u + spread[:, 1:] * v)
-        lit = np.flatnonzero(z @ key > -0.35)
-        result[seen[lit], 1] = scene.openness(origins[lit], np.broadcast_to(lamp[:, None], (len(lamp), len(lit), 3)))
+        for column, k in enumerate(shadows, start=1):
+            towards = self.studio.directions(self.camera.axes)[k]
+            u, v = _tangents(towards[None])
+            spread = math.tan(math.radians(self.studio.lights[k].spread_deg)) * _disc(self.studio.shadow_rays(k))
+            lamp = unit(towards + spread[:, :1] * u + spread[:, 1:] * v)
+            lit = np.flatnonzero(z @ towards > -0.35)
+            rays = np.broadcast_to(lamp[:, None], (len(lamp), len(lit), 3))
+            result[seen[lit], column] = scene.openness(origins[lit], rays)
         # Few rays make steps in a soft shadow: even them out among visible neighbours.
         weight = visible[:, None].astype(np.float32)
         for _ in range(SMOOTHINGS):
             sums = self._neighbours(np.concatenate([result * weight, weight], axis=1))
-            result = sums[:, :2] / np.maximum(sums[:, 2:], 1)
+            result = sums[:, :-1] / np.maximum(sums[:, -1:], 1)
         return result if self._subdivide is None else self._subdivide(result)
 
     def _trace(self, scene: _Scene, table: Floats, rays: Floats, behind: Floats):  # (N, 3), (N, 3) -> (N, 3), (N,)
@@ -183,12 +215,12 @@ class Renderer:
         values += np.take(table, corner[:, 2], axis=0) * v
         view = -rays[hits]
         inside = np.einsum("nk,nk->n", outward[hits], view) < 0
-        n, rest = np.ascontiguousarray(values.T[:3]), np.ascontiguousarray(values.T[3:])
-        colors = self.studio.shade(
-            n, np.ascontiguousarray(view.T), inside, rest[0], rest[1], rest[2:5], rest[5], self.camera.axes
-        )
+        relief = grain(values[:, 11:14], values[:, 9] < 0) if self._has_grain else None
+        values = np.ascontiguousarray(values.T)
+        fields = Fields(values[:3], values[3:6], values[6:9], values[9], values[14], values[15:])
+        colors = self.studio.shade(fields, np.ascontiguousarray(view.T), inside, self.camera.axes, relief)
         result = behind.copy()
-        result[hits] += np.clip(rest[6], 0, 1)[:, None] * (colors.T - result[hits])
+        result[hits] += np.clip(values[10], 0, 1)[:, None] * (colors.T - result[hits])
         return result, face >= 0
 
 
@@ -218,9 +250,26 @@ class _Scene:
 
 
 def neck_fade(template) -> Floats:  # (V, 3) -> (V,)
-    """Opacity that falls to nothing over the lowest part of the neck."""
-    y = np.asarray(template, np.float32)[:, 1]
-    x = np.clip(((y - y.min()) / np.ptp(y) - 0.03) / 0.16, 0, 1)
+    """Opacity that falls to nothing over the lowest part of the neck, or of the chest where there are shoulders."""
+    height, has_shoulders = _heights(template)
+    low, high = (0.0, 0.05) if has_shoulders else (0.03, 0.19)
+    return _smooth((height - low) / (high - low))
+
+
+def shoulder_hold(template) -> Floats:  # (V, 3) -> (V,)
+    """How far a vertex keeps still while the head turns: 1 on the shoulders, if there are any, to 0 up the neck."""
+    height, has_shoulders = _heights(template)
+    return has_shoulders * (1 - _smooth((height - 0.16) / 0.16))
+
+
+def _heights(template) -> tuple[Floats, bool]:  # (V, 3) -> (V,) 0..1 from the lowest to the highest vertex
+    x, y, _ = np.asarray(template, np.float32).T
+    height = (y - y.min()) / np.ptp(y)
+    return height, bool(np.ptp(x[height < 0.1]) > 1.2 * np.ptp(x[height > 0.4]))
+
+
+def _smooth(x: Floats) -> Floats:
+    x = np.clip(x, 0, 1)
     return x * x * (3 - 2 * x)
 
 

@@ -148,6 +148,10 @@ def face_curves(head: HeadModel) -> dict[str, Ints]:
     for side, sign in (("left", 1), ("right", -1)):
         brow = sets["brows"][sign * (x[sets["brows"]] - middle) > 0]
         groups = _bins(sign * x, brow, 12)
+        # a brow ends where it ends, wherever its mesh has vertices
+        out = sign * x
+        groups[0] = groups[0][out[groups[0]] < out[brow].min() + 5e-4]
+        groups[-1] = groups[-1][out[groups[-1]] > out[brow].max() - 5e-4]
         curves[f"{side}_brow"] = _chain([group[_most_central(points[group])] for group in groups])
     return curves
 
