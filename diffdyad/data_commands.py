@@ -21,6 +21,15 @@ def add_data(kinds) -> None:
         description="Computes the features of a frozen speech encoder for all sounds of a dataset, once: trainings\n"
         "with `speech.encoder: NAME` find them. The same command again goes on where it stopped.",
     ))  # fmt: skip
+    _add_build(kinds.add_parser(
+        "build", help="make exchanges of recordings",
+        description="Makes exchanges of the recordings that a manifest names: docs/recordings.md. What cannot be read is\n"
+        "named, the rest is done (exit code 3). The same command again goes on where it stopped.",
+    ))  # fmt: skip
+    _add_turns(kinds.add_parser(
+        "turns", help="write who speaks when in a recording",
+        description="Writes who speaks when in one recording of two people, as RTTM: A spoke first.",
+    ))  # fmt: skip
     _add_import(kinds.add_parser(
         "import", help="make exchanges of a published dataset",
         description="Imports a dataset as it is published: docs/importers.md. What cannot be read is named, the rest\n"
@@ -80,6 +89,52 @@ def _features(arguments: argparse.Namespace) -> None:
         arguments.workers, progress=sys.stderr.isatty(),
     )
     print(f"{done.folder}: features of {done.num_shards} shards ({done.num_made} new), {done.size / 1e9:.3g} GB")
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("manifest", metavar="MANIFEST", help="YAML file that names the recordings")
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder for the exchanges (no default)")
+    parser.add_argument("--shard", metavar="I/N", help="do the I-th of N parts, as one of N machines that share the "
+                        "folder (default: all)")
+    parser.add_argument("--workers", metavar="N", type=whole, help="processes (default: one per core)")
+    parser.set_defaults(run=_build)
+
+
+def _build(arguments: argparse.Namespace) -> None:
+    _check_workers(arguments.workers)
+    from diffdyad.data.recordings.build import build_dataset
+
+    report = build_dataset(arguments.manifest, arguments.out, arguments.workers, arguments.shard,
+                           progress=sys.stderr.isatty())  # fmt: skip
+    print("\n".join(report.lines()))
+    report.raise_for_failures()
+
+
+def _check_workers(workers: int | None) -> None:
+    if workers is not None and not 1 <= workers <= 1024:
+        raise UserError(f"expected --workers from 1 to 1024, found {workers}")
+
+
+def _add_turns(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", metavar="FILE", nargs="+", help="a recording (any sound or video file), or one per "
+                        "person")
+    parser.add_argument("--rttm", metavar="OUT", help="file for who speaks when (default: printed)")
+    parser.add_argument("--layout", metavar="NAME", help="channels (a person per channel) or mixed (one microphone); "
+                        "default: as the file is")
+    parser.add_argument("--speakers", metavar="N", type=whole, default=2, help="people on one microphone (default: "
+                        "%(default)d)")
+    parser.add_argument("--activity", metavar="NAME", default="silero", help="voice activity by silero or energy "
+                        "(default: %(default)s)")
+    parser.add_argument("--picture", metavar="PNG", help="picture of the timeline, turns and exchanges (default: none)")
+    parser.set_defaults(run=_turns)
+
+
+def _turns(arguments: argparse.Namespace) -> None:
+    from diffdyad.data.recordings.timeline import write_turns
+
+    print(write_turns(
+        arguments.files, arguments.rttm, arguments.layout, arguments.speakers, arguments.activity, arguments.picture,
+    ))  # fmt: skip
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:

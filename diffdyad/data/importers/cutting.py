@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,6 +49,7 @@ class Session:
     foreign: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     skipped: str = ""
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -61,7 +63,8 @@ class _Track:
 
 def cut(recording: Recording, item: Item, importer: Importer, split: str, config_hash: str) -> Session:
     """Exchanges of one recording. What cannot be used is said in `skipped`, not raised."""
-    session = Session(session_name(importer.name, item.item_id), [], recording.duration_s, notes=list(recording.notes))
+    session = Session(session_name(importer.name, item.item_id), [], recording.duration_s)
+    session.notes, session.about = list(recording.notes), recording.about
     if len(recording.sides) == 2:
         session.sides = _compare_sides(recording.sides)
         if session.sides is not None and session.sides.verdict == "swapped" and importer.options.swapped != "keep":

@@ -11,6 +11,7 @@ import numpy as np
 
 from diffdyad.data.recordings.frames import Span
 from diffdyad.data.recordings.turns import Turn
+from diffdyad.errors import UserError
 from diffdyad.motion import Motion
 from diffdyad.text import TimedWord
 
@@ -113,6 +114,7 @@ class Importer:
     items_per_shard: ClassVar[int] = 64
     expects: ClassVar[str]
     version: ClassVar[int] = 1
+    rebuilds: ClassVar[bool] = False  # other settings in the same folder start anew, instead of being refused
 
     def __init__(self, source: Path, options: ImportOptions | None = None):
         self.source, self.options = Path(source), options or ImportOptions()
@@ -120,6 +122,15 @@ class Importer:
     @property
     def expression_basis(self) -> str:
         return self.options.basis or self.basis
+
+    def check_source(self) -> None:
+        """Raises UserError where there is no such source."""
+        if not self.source.is_dir():
+            raise UserError(f"expected the folder of {self.title}, found nothing at {self.source}")
+
+    def settings(self) -> dict[str, Any]:
+        """What else the result depends on, for the folder's settings."""
+        return {}
 
     def scan(self) -> Iterator[Item]:
         """All recordings, without reading them. Raises UserError where the folder is none of this dataset."""

@@ -46,6 +46,13 @@ def activity_backend(name: str) -> ActivityBackend:
     return ACTIVITY[name]
 
 
+def check_activity(name: str) -> None:
+    """Raises UserError for an unknown backend, or one that is not installed."""
+    activity_backend(name)
+    if name == "silero":
+        load_silero()
+
+
 # ------------------------------------------------------------------------------------------------------------- silero
 
 

@@ -66,8 +66,10 @@ def load_voice_encoder() -> VoiceEncoder:
 
 
 def diarization_version(backend: str) -> str:
+    """Raises UserError for an unknown backend, or one that is not installed."""
     if backend not in DIARIZATION:
         raise UserError(f"expected a diarization backend among {', '.join(DIARIZATION)}, found {backend!r}")
+    load_voice_encoder()
     return package_version("Resemblyzer")
 
 
