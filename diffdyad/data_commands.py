@@ -23,8 +23,8 @@ def add_data(kinds) -> None:
     ))  # fmt: skip
     _add_build(kinds.add_parser(
         "build", help="make exchanges of recordings",
-        description="Makes exchanges of the recordings that a manifest names: docs/recordings.md. What cannot be read is\n"
-        "named, the rest is done (exit code 3). The same command again goes on where it stopped.",
+        description="Makes exchanges of the recordings that a manifest names: docs/recordings.md. What cannot be read\n"
+        "is named, the rest is done (exit code 3). The same command again goes on where it stopped.",
     ))  # fmt: skip
     _add_turns(kinds.add_parser(
         "turns", help="write who speaks when in a recording",

@@ -70,7 +70,8 @@ def import_dataset(
 
     name: one of `diffdyad.data.importers.IMPORTERS`; workers: processes, default one per core, the shards do not depend
     on it. shard: the part of the work that is done here; the rest is done elsewhere with the same folder, and whoever
-    comes last finishes it. Unreadable recordings are in the report, and the others are done: `raise_for_failures` is exit code 3.
+    comes last finishes it. Unreadable recordings are in the report, and the others are done: `raise_for_failures` is
+    exit code 3.
 
     Raises UserError for an unknown name, a folder that holds none of the dataset, an output folder with other things,
     and where not a single recording gave an exchange.
@@ -111,8 +112,8 @@ def import_dataset(
     journals = [(job.split, json.loads(job.journal_path(out).read_text())) for job in done]
     notes = importer.notes() + splits.notes
     if len(done) < len(jobs):
-        notes.append(f"{len(jobs) - len(done)} of {len(jobs)} parts are not done yet: they are other machines' (--shard), "
-                     "the last of which finishes the dataset")  # fmt: skip
+        notes.append(f"{len(jobs) - len(done)} of {len(jobs)} parts are not done yet: they are other machines' "
+                     "(--shard), the last of which finishes the dataset")  # fmt: skip
     report = collect(out, importer, journals, notes, sum(len(job.items) for job in done))
     if len(done) < len(jobs):
         return report

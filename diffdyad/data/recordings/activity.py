@@ -104,7 +104,7 @@ def gain_of(levels: np.ndarray) -> float:
     if not len(levels):
         return 1.0
     loud = float(np.quantile(smooth_db(levels, 0.1), _LOUD_SHARE))
-    return 10 ** (min(_SPEECH_DB - loud, _MOST_GAIN_DB) / 20)
+    return float(10 ** (min(_SPEECH_DB - loud, _MOST_GAIN_DB) / 20))
 
 
 def _silero(pcm: Pcm, levels: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffdyad.data.recordings.frames import Span, merge
+from diffdyad.data.recordings.frames import Span, merge, viterbi
 from diffdyad.data.recordings.pcm import Pcm
 from diffdyad.data.recordings.weights import EXTRA, package_version, packaged_file
 from diffdyad.errors import UserError
@@ -211,20 +211,3 @@ def _along(embeddings: np.ndarray, few: np.ndarray, labels: np.ndarray, count: i
         found = now
         centres = np.stack([embeddings[found == k].mean(0) for k in range(count)])
     return found
-
-
-def viterbi(scores: np.ndarray, price: float) -> np.ndarray:  # (N, K) -> (N,)
-    """The sequence of states with the highest sum of scores, less `price` for each change."""
-    best = scores[0].astype(np.float64)
-    before = np.zeros(scores.shape, int)
-    states = np.arange(scores.shape[1])
-    for step in range(1, len(scores)):
-        change = int(best.argmax())
-        stays = best >= best[change] - price
-        before[step] = np.where(stays, states, change)
-        best = np.where(stays, best, best[change] - price) + scores[step]
-    path = np.zeros(len(scores), int)
-    path[-1] = int(best.argmax())
-    for step in range(len(scores) - 1, 0, -1):
-        path[step - 1] = before[step, path[step]]
-    return path

@@ -70,3 +70,20 @@ def merge(spans: Sequence[Span], pause_s: float) -> list[Span]:
 def total(spans: Iterable[Span]) -> float:
     """Seconds that spans last together."""
     return sum(end - start for start, end in spans)
+
+
+def viterbi(scores: np.ndarray, price: float) -> np.ndarray:  # (N, K) -> (N,)
+    """The sequence of states with the highest sum of scores, less `price` for each change."""
+    best = scores[0].astype(np.float64)
+    before = np.zeros(scores.shape, int)
+    states = np.arange(scores.shape[1])
+    for step in range(1, len(scores)):
+        change = int(best.argmax())
+        stays = best >= best[change] - price
+        before[step] = np.where(stays, states, change)
+        best = np.where(stays, best, best[change] - price) + scores[step]
+    path = np.zeros(len(scores), int)
+    path[-1] = int(best.argmax())
+    for step in range(len(scores) - 1, 0, -1):
+        path[step - 1] = before[step, path[step]]
+    return path

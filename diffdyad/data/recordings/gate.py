@@ -1,7 +1,9 @@
 """Who speaks when, with a channel per person: voice activity, and a gate on energy across the channels.
 
-Every microphone hears the other person too, and a voice activity network takes that voice for one. So a channel counts
-only where it is not quieter than the other: a 3 dB gate over 200 ms, against the difference in gain of the two.
+Every microphone hears the other person too, and a voice activity network takes that voice for one. Which of the two it
+is, is in the difference of the channels' levels over 200 ms: about the bleed's while one speaks, about none while both
+do. Four states (nobody, one, the other, both) and a price on each change of them, by Viterbi, make it a decision; both
+at once is rare, and costs.
 """
 
 from __future__ import annotations
@@ -12,12 +14,28 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffdyad.data.recordings.activity import energy_probability, speaking
-from diffdyad.data.recordings.frames import FRAMES_PER_S, Span, levels_db, mask_spans, merge, smooth_db, spans_mask
+from diffdyad.data.recordings.frames import (
+    FRAMES_PER_S,
+    Span,
+    levels_db,
+    mask_spans,
+    merge,
+    smooth_db,
+    spans_mask,
+    viterbi,
+)
 
-GATE_DB, GATE_S = 3.0, 0.2
-JOIN_S, SHORTEST_S, PAD_S = 0.3, 0.1, 0.05
-"""Gaps that speech has by itself, bursts that are none, and what is added at both ends."""
+GATE_S = 0.2
+JOIN_S, SHORTEST_S = 0.3, 0.1
+"""Gaps that speech has by itself, bursts that are none."""
 
+MIXED_PAD_S = 0.05
+"""What voice activity of a distant microphone leaves out at both ends."""
+
+_CERTAIN = 0.98  # of voice activity: no network is surer
+_LEAST_BLEED_DB, _MOST_BLEED_DB, _SPREAD_DB = 3.0, 20.0, 3.0
+_CHANGE, _BOTH = 12.0, 2.0  # prices of a change and of both at once, nats
+_FRAME_WEIGHT = 0.15  # neighbouring frames share most of what they show
 _APART_DB, _LEAST_SHARE, _MOST_OFFSET_DB = 4.0, 0.03, 12.0
 
 
@@ -34,18 +52,30 @@ def gated(
     probabilities: Sequence[np.ndarray],  # two, (F,)
     levels: Sequence[np.ndarray],  # two, (F,) dB
 ) -> TwoChannels:
-    """Each person's speech. Both channels may speak at once, where neither is much quieter than it would be alone."""
+    """Each person's speech; both may speak at once."""
     length = max(len(level) for level in levels)
     level = np.stack([np.pad(level, (0, length - len(level)), constant_values=-120.0) for level in levels])
-    voiced = np.stack([np.pad(speaking(p), (0, length - len(p))) for p in probabilities])
+    voice = np.stack([np.pad(p.astype(np.float64), (0, length - len(p))) for p in probabilities])
     slow = np.stack([smooth_db(row, GATE_S) for row in level])
-    difference = slow[0] - slow[1]
-    offset = gain_offset(difference[voiced.any(0)])
-    louder = difference - offset
-    # while one speaks alone the other's microphone is quieter by the bleed, whatever that is, if more than the gate
-    mask = voiced & np.stack([louder > -GATE_DB, louder < GATE_DB])
-    spans = [tidy(mask_spans(row)) for row in mask]
+    difference, voiced = slow[0] - slow[1], voice.max(0) > 0.5
+    offset = gain_offset(difference[voiced])
+    scores = _scores(np.clip(voice, 1 - _CERTAIN, _CERTAIN), difference - offset, voiced)
+    states = viterbi(scores, _CHANGE * _FRAME_WEIGHT)
+    spans = [tidy(mask_spans((states == 1 + side) | (states == 3))) for side in (0, 1)]
     return TwoChannels(spans, np.stack([spans_mask(own, length) for own in spans]), float(offset))
+
+
+def _scores(voice: np.ndarray, difference: np.ndarray, voiced: np.ndarray) -> np.ndarray:  # (F, 4)
+    """Log-likelihoods of nobody, the first, the second and both, from voice activity (2, F) and levels (F,)."""
+    apart = [np.abs(half) for half in (difference[voiced & (difference > 0)], difference[voiced & (difference < 0)])]
+    bleed = min((float(np.median(half)) for half in apart if len(half)), default=_MOST_BLEED_DB)
+    bleed = float(np.clip(bleed, _LEAST_BLEED_DB, _MOST_BLEED_DB))
+    spread = max(_SPREAD_DB, bleed / 4)
+    clipped = np.clip(difference, -bleed, bleed)
+    near = [-0.5 * ((clipped - centre) / spread) ** 2 for centre in (bleed, -bleed, 0.0)]
+    first, second = np.log(voice)
+    nobody = np.log(1 - voice.max(0))
+    return np.stack([nobody, first + near[0], second + near[1], first + second + near[2] - _BOTH], 1) * _FRAME_WEIGHT
 
 
 def gain_offset(difference: np.ndarray) -> float:
@@ -70,10 +100,10 @@ def gain_offset(difference: np.ndarray) -> float:
     return float(np.clip((low + high) / 2, -_MOST_OFFSET_DB, _MOST_OFFSET_DB))
 
 
-def tidy(spans: Sequence[Span], join_s: float = JOIN_S) -> list[Span]:
-    """Spans widened a little, short gaps closed, bursts left out."""
-    wide = [(max(0.0, start - PAD_S), end + PAD_S) for start, end in spans]
-    return [(a, b) for a, b in merge(wide, join_s) if b - a >= SHORTEST_S + 2 * PAD_S]
+def tidy(spans: Sequence[Span], pad_s: float = 0.0) -> list[Span]:
+    """Spans widened by so much, short gaps closed, bursts left out."""
+    wide = [(max(0.0, start - pad_s), end + pad_s) for start, end in spans]
+    return [(a, b) for a, b in merge(wide, JOIN_S) if b - a >= SHORTEST_S + 2 * pad_s]
 
 
 def speech_of(waveforms: Sequence[np.ndarray]) -> list[list[Span]]:

@@ -146,7 +146,7 @@ def _gated(speech: list[np.ndarray], levels: list[np.ndarray], heard: StepResult
         found = gate.gated(speech, levels)
         return {"spans": _rounded(found.spans), "offset_db": round(found.offset_db, 2)}
 
-    settings = {"gate_db": gate.GATE_DB, "gate_s": gate.GATE_S, "join_s": gate.JOIN_S, "pad_s": gate.PAD_S}
+    settings = {"gate_s": gate.GATE_S, "join_s": gate.JOIN_S, "shortest_s": gate.SHORTEST_S}
     return steps.run("speech", "gate", "1", settings, [heard.key], make)
 
 
@@ -154,7 +154,7 @@ def _mixed(
     pcm: Pcm, speech: np.ndarray, heard: StepResult, steps: Steps, backend: str, num_speakers: int
 ) -> StepResult:
     version = diarization.diarization_version(backend)
-    spans = gate.tidy(mask_spans(activity.speaking(speech)))
+    spans = gate.tidy(mask_spans(activity.speaking(speech)), gate.MIXED_PAD_S)
     spans = [(start, min(end, pcm.seconds)) for start, end in spans]
 
     def embed(folder: Path) -> dict:

@@ -19,11 +19,16 @@ Speakers = Mapping[str, Sequence[Span]]
 _STEPS_PER_S = 1000
 
 
-def write_rttm(path: str | os.PathLike, recording: str, speakers: Speakers) -> None:
-    """A line per span, in order of time; the file appears whole or not at all."""
-    lines = sorted((start, end, name) for name, spans in speakers.items() for start, end in spans)
+def rttm_lines(recording: str, speakers: Speakers) -> list[str]:
+    """A line per span, in order of time."""
+    spans = sorted((start, end, name) for name, spans in speakers.items() for start, end in spans)
     name = "_".join(recording.split()) or "recording"
-    text = "".join(f"SPEAKER {name} 1 {a:.3f} {b - a:.3f} <NA> <NA> {who} <NA> <NA>\n" for a, b, who in lines)
+    return [f"SPEAKER {name} 1 {a:.3f} {b - a:.3f} <NA> <NA> {who} <NA> <NA>" for a, b, who in spans]
+
+
+def write_rttm(path: str | os.PathLike, recording: str, speakers: Speakers) -> None:
+    """`rttm_lines` as a file, which appears whole or not at all."""
+    text = "".join(f"{line}\n" for line in rttm_lines(recording, speakers))
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -84,7 +89,7 @@ def diarization_error(reference: Speakers, found: Speakers) -> DiarizationError:
         raise ValueError("expected speech in the reference, found none")
     missed, false_alarm = np.maximum(spoken - said, 0).sum(), np.maximum(said - spoken, 0).sum()
     confused = np.minimum(spoken, said).sum() - best
-    return DiarizationError(missed / total, false_alarm / total, confused / total)
+    return DiarizationError(float(missed / total), float(false_alarm / total), float(confused / total))
 
 
 def _masks(speakers: Speakers, length: int) -> np.ndarray:  # (K, N) bool
