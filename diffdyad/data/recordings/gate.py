@@ -32,6 +32,7 @@ JOIN_S, SHORTEST_S = 0.3, 0.1
 MIXED_PAD_S = 0.05
 """What voice activity of a distant microphone leaves out at both ends."""
 
+_SHORTEST_SOUND_S, _NEAR_SPEECH_S, _QUIETER_DB = 0.5, 0.1, 15.0
 _CERTAIN = 0.98  # of voice activity: no network is surer
 _LEAST_BLEED_DB, _MOST_BLEED_DB, _SPREAD_DB = 3.0, 20.0, 3.0
 _CHANGE, _BOTH = 12.0, 2.0  # prices of a change and of both at once, nats
@@ -98,6 +99,30 @@ def gain_offset(difference: np.ndarray) -> float:
     if high - low < _APART_DB:
         return 0.0
     return float(np.clip((low + high) / 2, -_MOST_OFFSET_DB, _MOST_OFFSET_DB))
+
+
+def wordless_sounds(found: TwoChannels, levels: Sequence[np.ndarray]) -> list[list[Span]]:
+    """Sounds of each person of half a second and more that voice activity does not take for speech: laughter, say.
+
+    They are in the person's own channel by the same gate on energy, nearly as loud as the person's speech, and far
+    enough from that speech not to be its beginning or end.
+    """
+    heard = gated([energy_probability(level) for level in levels], levels)
+    sounds = []
+    for side, level in enumerate(levels):
+        mask = found.mask[side][: len(level)]
+        if not mask.any():
+            sounds.append([])
+            continue
+        power = 10 ** (level / 10)
+        quietest = power[: len(mask)][mask].mean() * 10 ** (-_QUIETER_DB / 10)
+        speech = merge([(a - _NEAR_SPEECH_S, b + _NEAR_SPEECH_S) for a, b in found.spans[side]], 0.0)
+        free = mask_spans(heard.mask[side] & ~spans_mask(speech, heard.mask.shape[1]))
+        sounds.append([
+            (a, b) for a, b in merge(free, JOIN_S)
+            if b - a >= _SHORTEST_SOUND_S and power[round(a * 100) : round(b * 100)].mean() > quietest
+        ])  # fmt: skip
+    return sounds
 
 
 def tidy(spans: Sequence[Span], pad_s: float = 0.0) -> list[Span]:

@@ -27,8 +27,8 @@ class Heard:
     """A recording's sound and who speaks when.
 
     layout: "files", "channels" or "mixed"; sound: a channel per person, or the one that both are on; spans: speech of
-    each, before pauses are merged; levels: (channels, F) dB, every 10 ms; offset_db: by how much the first channel's
-    gain is higher.
+    each, before pauses are merged; sounds: what else is heard of each and is no speech (laughter, say); levels:
+    (channels, F) dB, every 10 ms; offset_db: by how much the first channel's gain is higher.
     """
 
     layout: str
@@ -37,6 +37,7 @@ class Heard:
     levels: np.ndarray
     seconds: float
     keys: list[str]
+    sounds: list[list[Span]] = field(default_factory=lambda: [[], []])
     offset_db: float = 0.0
     notes: list[str] = field(default_factory=list)
 
@@ -84,7 +85,8 @@ def hear(
     return Heard(
         layout, sound, [[tuple(span) for span in own] for own in who.values["spans"]],
         np.stack([np.pad(level, (0, length - len(level)), constant_values=-120.0) for level in levels]),
-        max(pcm.seconds for pcm in sound), [*keys, heard.key, who.key], who.values.get("offset_db", 0.0),
+        max(pcm.seconds for pcm in sound), [*keys, heard.key, who.key],
+        [[tuple(span) for span in own] for own in who.values["sounds"]], who.values.get("offset_db", 0.0),
         _notes(layout, media),
     )  # fmt: skip
 
@@ -144,7 +146,8 @@ def _notes(layout: str, media: Sequence[StepResult]) -> list[str]:
 def _gated(speech: list[np.ndarray], levels: list[np.ndarray], heard: StepResult, steps: Steps) -> StepResult:
     def make(folder: Path) -> dict:
         found = gate.gated(speech, levels)
-        return {"spans": _rounded(found.spans), "offset_db": round(found.offset_db, 2)}
+        sounds = gate.wordless_sounds(found, levels)
+        return {"spans": _rounded(found.spans), "sounds": _rounded(sounds), "offset_db": round(found.offset_db, 2)}
 
     settings = {"gate_s": gate.GATE_S, "join_s": gate.JOIN_S, "shortest_s": gate.SHORTEST_S}
     return steps.run("speech", "gate", "1", settings, [heard.key], make)
@@ -171,7 +174,7 @@ def _mixed(
             np.load(embedded.folder / "embeddings.npy"),
             [(float(a), float(b)) for a, b in np.load(embedded.folder / "spans.npy")],
         )
-        return {"spans": _rounded(diarization.diarize(voices, num_speakers))}
+        return {"spans": _rounded(diarization.diarize(voices, num_speakers)), "sounds": [[]] * num_speakers}
 
     settings = {"speakers": num_speakers}
     return steps.run("speech", f"{backend}-clusters", "1", settings, [embedded.key], label)

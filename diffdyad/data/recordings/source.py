@@ -140,7 +140,7 @@ class Recordings(Importer):
             notes.append("one microphone: the first to speak is taken as the first of `speakers`")
         return HeardRecording(
             sides, heard.seconds, source=self.manifest.name, notes=notes, about=about, session=session, heard=heard,
-            words=words, turns=find_turns(heard.spans, words.has_words if words.known else None),
+            words=words, turns=find_turns(heard.spans, heard.sounds, words.has_words if words.known else None),
         )  # fmt: skip
 
     def complete(self, recording: HeardRecording, exchanges: list[Exchange]) -> None:
@@ -155,7 +155,6 @@ class Recordings(Importer):
             for name, person in ((exchange.previous_speaker, exchange.previous), (
                 exchange.responder_name, exchange.responder)):  # fmt: skip
                 person.residual_db = residual_db(heard, sides[name], start, end) if name in sides else float("nan")
-            exchange.response_kind = recording.words.kind(exchange, sides.get(exchange.responder_name, 0))
             add_features(exchange, self.manifest.backends.prosody)
             judge(exchange)
 

@@ -74,7 +74,7 @@ def draw(heard: Heard, path: str | os.PathLike) -> None:
     people = len(heard.spans)
     figure = Figure(figsize=(14, 0.8 + rows * (0.5 + 0.42 * people)), layout="constrained", dpi=90)
     axes = figure.subplots(rows, 1, squeeze=False)[:, 0]
-    turns = find_turns(heard.spans)
+    turns = find_turns(heard.spans, heard.sounds)
     answers = find_answers(turns, heard.seconds)
     scale = np.clip((heard.levels + 70) / 60, 0, 1)
     for row, axis in enumerate(axes):
@@ -88,6 +88,9 @@ def draw(heard: Heard, path: str | os.PathLike) -> None:
             for start, stop in spans:
                 if stop > begin and start < end:
                     axis.add_patch(Rectangle((start, base - 0.22), stop - start, 0.44, color=color, alpha=0.8, lw=0))
+            for start, stop in heard.sounds[side] if side < len(heard.sounds) else ():
+                if stop > begin and start < end:
+                    axis.add_patch(Rectangle((start, base - 0.1), stop - start, 0.2, color=color, alpha=0.4, lw=0))
         for turn in turns:
             if turn.end_s > begin and turn.start_s < end and turn.kind != "backchannel":
                 axis.add_patch(Rectangle((turn.start_s, people - 1.42 - turn.side), turn.duration_s, 0.84, fill=False,
@@ -102,7 +105,8 @@ def draw(heard: Heard, path: str | os.PathLike) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1].set_xlabel("seconds")
     kinds = f"{len(heard.spans)} people, {len(turns)} turns and backchannels, {len(answers)} exchanges"
-    axes[0].set_title(f"speech (bars), turns (frames), answers (arrows): {kinds}", fontsize=10, loc="left")
+    title = f"speech (bars), other sounds (thin), turns (frames), answers (arrows): {kinds}"
+    axes[0].set_title(title, fontsize=10, loc="left")
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

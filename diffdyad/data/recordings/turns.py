@@ -1,13 +1,13 @@
 """Turns, and which of them answer which: pauses merged, backchannels left out, gaps and lengths that fit.
 
-A turn is *verbal* unless words were looked for and none were found in it: then it is *nonverbal* (laughter, say), and
-may be as short as half a second.
+A turn is *verbal*; *nonverbal* (laughter, say) where voice activity finds no speech in it, or a recogniser no words;
+*mixed* where it has both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 from diffdyad.data.recordings.frames import Span, merge
@@ -16,7 +16,7 @@ PAUSE_S, BACKCHANNEL_S = 0.5, 1.0
 SHORTEST_TURN_S, SHORTEST_NONVERBAL_S = 3.0, 0.5
 GAPS_S = (-0.5, 1.5)
 
-KINDS = ("verbal", "nonverbal", "backchannel")
+KINDS = ("verbal", "nonverbal", "mixed", "backchannel")
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,24 @@ class Turn:
 
 
 def find_turns(
-    spans: Sequence[Sequence[Span]], has_words: Callable[[int, Span], bool | None] | None = None
+    spans: Sequence[Sequence[Span]], sounds: Sequence[Sequence[Span]] = (),
+    has_words: Callable[[int, Span], bool] | None = None,
 ) -> list[Turn]:
     """All turns and backchannels in order of their beginning.
 
-    has_words: whether there are words in a span of a side; None = it was not looked for. At most 1 s is a backchannel,
-    unless it has no words: that may be a non-verbal answer.
+    spans: each person's speech; sounds: what else is heard of them; has_words: whether a recogniser found words in a
+    span of a side, where one was asked. A turn of at most 1 s is a backchannel, unless nothing in it is speech.
     """
     found = []
     for side, own in enumerate(spans):
-        for start, end in merge(own, PAUSE_S):
-            words = has_words(side, (start, end)) if has_words is not None else None
-            kind = "nonverbal" if words is False and end - start >= SHORTEST_NONVERBAL_S else "verbal"
-            if kind == "verbal" and end - start <= BACKCHANNEL_S:
+        other = list(sounds[side]) if sounds else []
+        if has_words is not None:
+            other += [span for span in own if span[1] - span[0] >= SHORTEST_NONVERBAL_S and not has_words(side, span)]
+        for start, end in merge([*own, *other], PAUSE_S):
+            wordless = [span for span in other if start <= span[0] < end]
+            worded = any(start <= span[0] < end and span not in wordless for span in own)
+            kind = "mixed" if worded and wordless else "verbal" if worded else "nonverbal"
+            if kind != "nonverbal" and end - start <= BACKCHANNEL_S:
                 kind = "backchannel"
             found.append(Turn(side, start, end, kind))
     return sorted(found, key=lambda turn: (turn.start_s, turn.end_s, turn.side))
@@ -77,14 +82,9 @@ def fits(previous: Turn, turn: Turn, end_s: float | None = None) -> bool:
     duration = min(turn.end_s, end_s if end_s is not None else turn.end_s) - turn.start_s
     return (
         previous.side != turn.side
-        and previous.kind == "verbal"
+        and previous.kind in ("verbal", "mixed")
         and GAPS_S[0] <= turn.start_s - previous.end_s <= GAPS_S[1]
         and previous.duration_s >= SHORTEST_TURN_S
         and duration >= shortest
         and turn.end_s > previous.end_s
     )
-
-
-def shifted(turns: Sequence[Turn], seconds: float) -> list[Turn]:
-    """The same turns on a clock that is ahead by so many seconds."""
-    return [replace(turn, start_s=turn.start_s - seconds, end_s=turn.end_s - seconds) for turn in turns]

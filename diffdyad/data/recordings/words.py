@@ -7,7 +7,6 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from diffdyad.data.exchange import Exchange
 from diffdyad.data.recordings.frames import Span, merge
 from diffdyad.data.recordings.hearing import Heard
 from diffdyad.data.recordings.steps import Steps
@@ -46,16 +45,6 @@ class Words:
 
     def has_words(self, side: int, span: Span) -> bool:
         return self.share(side, span) > 0.0
-
-    def kind(self, exchange: Exchange, side: int) -> str:
-        """verbal, nonverbal, mixed (words and at least half a second of sound without any) or silent."""
-        if not self.known or exchange.response_kind != "verbal":
-            return exchange.response_kind
-        wordless = [
-            turn for turn in exchange.turns
-            if turn.who == "responder" and turn.kind == "nonverbal" and 0 <= turn.start_s < exchange.end_s
-        ]  # fmt: skip
-        return "mixed" if wordless else "verbal"
 
 
 def find_words(heard: Heard, steps: Steps, backend: str, language: str = "") -> Words:
