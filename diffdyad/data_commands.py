@@ -30,6 +30,16 @@ def add_data(kinds) -> None:
         "turns", help="write who speaks when in a recording",
         description="Writes who speaks when in one recording of two people, as RTTM: A spoke first.",
     ))  # fmt: skip
+    _add_check(kinds.add_parser(
+        "check", help="look for what is wrong in a dataset",
+        description="Looks at every exchange: schema, ranges, sync of sound and mouth, exchanged sides, people in\n"
+        "several splits, the same sound twice. Exit code 3 where something is wrong.",
+    ))  # fmt: skip
+    _add_describe(kinds.add_parser(
+        "describe", help="say what is in a dataset",
+        description="Counts, hours, gaps, kinds of response, affect of the turns before, head dynamics; with\n"
+        "--against: do the responders move otherwise than those of another dataset (of plain talk, say)?",
+    ))  # fmt: skip
     _add_import(kinds.add_parser(
         "import", help="make exchanges of a published dataset",
         description="Imports a dataset as it is published: docs/importers.md. What cannot be read is named, the rest\n"
@@ -135,6 +145,33 @@ def _turns(arguments: argparse.Namespace) -> None:
     print(write_turns(
         arguments.files, arguments.rttm, arguments.layout, arguments.speakers, arguments.activity, arguments.picture,
     ))  # fmt: skip
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DIR", help="folder of a dataset of exchanges")
+    parser.set_defaults(run=_check)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from diffdyad.data.doctor import check_dataset
+
+    findings = check_dataset(arguments.dataset, progress=sys.stderr.isatty())
+    print("\n".join(findings.lines()))
+    findings.raise_for_problems()
+
+
+def _add_describe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DIR", help="folder of a dataset of exchanges")
+    parser.add_argument("--against", metavar="DIR", help="another dataset, to compare with (default: none)")
+    parser.add_argument("--out", metavar="DIR", help="folder for describe.json and describe.png (default: not written)")
+    parser.set_defaults(run=_describe)
+
+
+def _describe(arguments: argparse.Namespace) -> None:
+    from diffdyad.survey import describe_datasets
+
+    lines = describe_datasets(arguments.dataset, arguments.against, arguments.out, progress=sys.stderr.isatty())
+    print("\n".join(lines))
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
