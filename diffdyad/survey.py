@@ -1,4 +1,4 @@
-"""`diffdyad data describe`: what is in a dataset of exchanges, and whether its responders move otherwise than others."""
+"""`diffdyad data describe`: what is in a dataset of exchanges, and do its responders move otherwise than others?"""
 
 from __future__ import annotations
 
