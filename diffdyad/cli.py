@@ -15,7 +15,9 @@ from itertools import islice
 from typing import NoReturn
 
 from diffdyad import __version__
+from diffdyad.data_commands import add_data
 from diffdyad.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError, redact
+from diffdyad.flags import number, whole
 from diffdyad.settings import DEFAULT_GAP_S, DTYPES, MOST_SAMPLES, MOST_STEPS, SCHEDULERS, SampleSettings
 
 
@@ -81,20 +83,6 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see `{self.prog} --help`")
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number, found {text!r}") from None
-
-
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a whole number, found {text!r}") from None
-
-
 def _parser() -> _Parser:
     parser = _Parser(
         prog="diffdyad",
@@ -116,26 +104,7 @@ def _parser() -> _Parser:
         "Under several processes: accelerate launch train.py --config FILE ...",
     ))  # fmt: skip
     data = commands.add_parser("data", help="make datasets of exchanges")
-    kinds = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_rehearse(kinds.add_parser(
-        "rehearse", help="make a synthetic corpus whose truth is known",
-        description="Makes a synthetic corpus of two people talking, with a planted effect of the previous turn.\n"
-        "The same settings give the same bytes; the same command again goes on where it stopped.",
-    ))  # fmt: skip
-    _add_features(kinds.add_parser(
-        "features", help="compute a pretrained speech encoder's features of a dataset",
-        description="Computes the features of a frozen speech encoder for all sounds of a dataset, once: trainings\n"
-        "with `speech.encoder: NAME` find them. The same command again goes on where it stopped.",
-    ))  # fmt: skip
-    _add_import(kinds.add_parser(
-        "import", help="make exchanges of a published dataset",
-        description="Imports a dataset as it is published: docs/importers.md. What cannot be read is named, the rest\n"
-        "is done (exit code 3). The same command again goes on, and tries again what failed.",
-    ))  # fmt: skip
-    _add_export(kinds.add_parser(
-        "export", help="write exchanges or a motion in the form of another system",
-        description="Writes a dataset of exchanges, or one motion.npz, as other systems read it.",
-    ))  # fmt: skip
+    add_data(data.add_subparsers(title="commands", metavar="COMMAND", required=True))
     _add_push(commands.add_parser(
         "push", help="put a trained pipeline on the Hugging Face Hub",
         description="Uploads a pipeline with its model card as one commit. The login is that of `hf auth login`, or\n"
@@ -160,13 +129,13 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
     who.add_argument("--context-video", metavar="FILE", help="the previous speaker's video: needs the face tracker of "
                      "`diffdyad data`, which this version has not (default: not given)")
     who.add_argument("--context-text", metavar="STR", help="what the previous speaker said (default: not given)")
-    who.add_argument("--context-gap", metavar="S", type=_number, help="silence between the turns, seconds; negative "
+    who.add_argument("--context-gap", metavar="S", type=number, help="silence between the turns, seconds; negative "
                      f"= they overlap (default: {DEFAULT_GAP_S:g}; an exchange has its own)")
     how = parser.add_argument_group("how the context counts")
-    how.add_argument("--guidance-scale", metavar="W", type=_number, nargs="+", default=list(d.guidance_scale),
+    how.add_argument("--guidance-scale", metavar="W", type=number, nargs="+", default=list(d.guidance_scale),
                      help="strength of the previous turn's influence, a factor: 0 none, 1 as trained; several "
                      "values: a sweep with the same noise (default: 1)")
-    how.add_argument("--audio-guidance-scale", metavar="W", type=_number, default=d.audio_guidance_scale,
+    how.add_argument("--audio-guidance-scale", metavar="W", type=number, default=d.audio_guidance_scale,
                      help="strength of the responder's own speech, a factor (default: %(default)g)")
     how.add_argument("--start", metavar="none|neutral|smile|listen|FILE", default=d.start, help="first frames: the "
                      "model's choice, a resting face, a smile, the model's own listening before, or the last frames "
@@ -174,12 +143,12 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--style", metavar="FILE", help="another motion .npz of the responder, for the habitual face "
                      "(default: not given)")
     run = parser.add_argument_group("sampling")
-    run.add_argument("--steps", metavar="N", type=_whole, help=f"denoising steps, 1 to {MOST_STEPS} (default: the "
+    run.add_argument("--steps", metavar="N", type=whole, help=f"denoising steps, 1 to {MOST_STEPS} (default: the "
                      "model's own)")
     run.add_argument("--scheduler", metavar="NAME", help=f"one of {', '.join(SCHEDULERS)} (default: the model's own)")
-    run.add_argument("--seed", metavar="N", type=_whole, default=d.seed, help="whole number of 0 or more; the same "
+    run.add_argument("--seed", metavar="N", type=whole, default=d.seed, help="whole number of 0 or more; the same "
                      "seed gives the same motion (default: %(default)d)")
-    run.add_argument("--num-samples", metavar="K", type=_whole, default=d.num_samples, help="answers per scale, "
+    run.add_argument("--num-samples", metavar="K", type=whole, default=d.num_samples, help="answers per scale, "
                      f"1 to {MOST_SAMPLES} (default: %(default)d)")
     parts = parser.add_argument_group("parts")
     parts.add_argument("--model", metavar="default|DIR|USER/REPO", default=d.model, help="the embedded model, a "
@@ -258,113 +227,6 @@ def _train(arguments: argparse.Namespace) -> None:
         from diffdyad.push import push
 
         print(push(pipeline, repository))
-
-
-# ---------------------------------------------------------------------------------------------- data
-
-
-def _add_rehearse(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", metavar="DIR", required=True, help="folder for the dataset: new, empty, or an "
-                        "unfinished one of the same settings (no default)")
-    parser.add_argument("--hours", metavar="H", type=_number, default=1.0, help="hours of conversation, all splits "
-                        "together (default: %(default)g)")
-    parser.add_argument("--seed", metavar="N", type=_whole, default=0, help="whole number of 0 or more (default: "
-                        "%(default)d)")
-    parser.add_argument("--effect", metavar="K", type=_number, default=1.0, help="strength of the planted effect, a "
-                        "factor; 0 = none (default: %(default)g)")
-    parser.add_argument("--workers", metavar="N", type=_whole, help="processes (default: one per core); the corpus "
-                        "does not depend on it")
-    parser.set_defaults(run=_rehearse)
-
-
-def _rehearse(arguments: argparse.Namespace) -> None:
-    if arguments.workers is not None and not 1 <= arguments.workers <= 1024:
-        raise UserError(f"expected --workers from 1 to 1024, found {arguments.workers}")
-    from diffdyad.data.rehearsal.corpus import rehearse
-
-    folder = rehearse(
-        arguments.out, arguments.hours, arguments.seed, arguments.effect, workers=arguments.workers,
-        progress=sys.stderr.isatty(),
-    )
-    print(f"{folder}: a rehearsal corpus of {arguments.hours:g} h")
-
-
-def _add_features(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", metavar="DATASET", help="folder of a dataset of exchanges")
-    parser.add_argument("--encoder", metavar="NAME", required=True, help="a Hugging Face speech encoder, such as "
-                        "facebook/hubert-base-ls960, or a folder of one (no default)")
-    parser.add_argument("--revision", metavar="REV", help="its branch, tag or commit (default: main)")
-    parser.add_argument("--cache", metavar="DIR", help="folder for the features (default: `features` in the dataset)")
-    parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
-    parser.add_argument("--workers", metavar="N", type=_whole, default=2, help="processes on the CPU (default: "
-                        "%(default)d)")
-    parser.set_defaults(run=_features)
-
-
-def _features(arguments: argparse.Namespace) -> None:
-    if not 1 <= arguments.workers <= 1024:
-        raise UserError(f"expected --workers from 1 to 1024, found {arguments.workers}")
-    from diffdyad.data.encoded import encode_dataset
-
-    done = encode_dataset(
-        arguments.dataset, arguments.encoder, arguments.revision, arguments.cache, arguments.device,
-        arguments.workers, progress=sys.stderr.isatty(),
-    )
-    print(f"{done.folder}: features of {done.num_shards} shards ({done.num_made} new), {done.size / 1e9:.3g} GB")
-
-
-def _add_import(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="dualtalk, unilstalk, learning2listen, lm-listener, beat2, "
-                        "livelink, react, vico or seamless")
-    parser.add_argument("source", metavar="DIR", help="folder of the dataset")
-    parser.add_argument("--out", metavar="DIR", required=True, help="folder for the exchanges (no default)")
-    parser.add_argument("--basis", metavar="NAME", help="of FLAME expressions (default: the importer's own)")
-    parser.add_argument("--fps", metavar="HZ", type=_number, help="the motion's rate, where the dataset does not "
-                        "state it (default: not given)")
-    parser.add_argument("--swapped", metavar="fix|keep|drop", default="fix", help="what to do where the two voices "
-                        "are exchanged (default: %(default)s)")
-    parser.add_argument("--split", metavar="source|people", default="source", help="the dataset's own split, or one "
-                        "by who speaks with whom (default: %(default)s)")
-    parser.add_argument("--limit", metavar="N", type=_whole, help="at most so many recordings (default: all)")
-    parser.add_argument("--workers", metavar="N", type=_whole, help="processes (default: one per core)")
-    parser.set_defaults(run=_import)
-
-
-def _import(arguments: argparse.Namespace) -> None:
-    from diffdyad.data.importers.corpus import import_dataset
-    from diffdyad.data.importers.recording import ImportOptions
-
-    options = ImportOptions(arguments.basis, arguments.fps, arguments.swapped, arguments.split, arguments.limit)
-    report = import_dataset(
-        arguments.name, arguments.source, arguments.out, options, arguments.workers, progress=sys.stderr.isatty()
-    )
-    print("\n".join(report.lines()))
-    report.raise_for_failures()
-
-
-def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="DIR|FILE", help="folder of a dataset of exchanges, or a motion.npz")
-    parser.add_argument("--format", metavar="NAME", required=True, help="dualtalk, arkit-csv, gagavatar or pirender")
-    parser.add_argument("--out", metavar="DIR", required=True, help="folder for the files (no default)")
-    parser.add_argument("--audio", metavar="FILE", help="the sound that goes with a motion.npz (default: not given)")
-    parser.add_argument("--split", metavar="NAME", help="of a dataset: train, validation or test (default: all)")
-    parser.add_argument("--limit", metavar="N", type=_whole, help="at most so many exchanges (default: all)")
-    parser.add_argument("--expression-map", metavar="FILE", help="for pirender: .npz whose `matrix` (E, 64) takes our "
-                        "expressions to BFM's (default: not given)")
-    parser.set_defaults(run=_export)
-
-
-def _export(arguments: argparse.Namespace) -> None:
-    from diffdyad.data.exporting import export_dataset
-    from diffdyad.media import read_audio
-
-    report = export_dataset(
-        arguments.source, arguments.out, arguments.format, arguments.split, arguments.limit,
-        read_audio(arguments.audio) if arguments.audio is not None else None, arguments.expression_map,
-        progress=sys.stderr.isatty(),
-    )
-    print("\n".join(report.lines()))
-    report.raise_for_failures()
 
 
 # ---------------------------------------------------------------------------------------------- push

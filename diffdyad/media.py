@@ -47,6 +47,12 @@ def read_audio(path: str | Path, sampling_rate: int = SAMPLING_RATE) -> Tensor:
     more than there is (WAV, AIFF, AU, CAF, W64, FLAC; MP3 with a Xing header; Matroska/WebM with audio
     only). Formats that declare no length (Ogg, ADTS, MPEG-TS, a streamed WAV) cannot tell.
     """
+    source, name, has_xing, streamed = _source(path)
+    return _decode(source, name, sampling_rate, has_xing, streamed)
+
+
+def _source(path: str | Path) -> tuple[str, str, bool, bool]:
+    """(what FFmpeg opens, the file's name in messages, whether a Xing header may be there, whether it was streamed)"""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"expected an audio or video file, found {_kind(path)}: {path}")
@@ -56,7 +62,17 @@ def read_audio(path: str | Path, sampling_rate: int = SAMPLING_RATE) -> Tensor:
         streamed = _check_wav_length(file, str(path))
         head = file.read(1 << 18)
     has_xing = b"Xing" in head or b"Info" in head
-    return _decode(str(path.absolute()), str(path), sampling_rate, has_xing, streamed)
+    return str(path.absolute()), str(path), has_xing, streamed
+
+
+def stream_channels(path: str | Path, sampling_rate: int = SAMPLING_RATE) -> Iterator[np.ndarray]:  # (n, channels)
+    """The same track piece by piece, float32, its channels apart, so that hours of it need no memory.
+
+    Put together, the pieces have `read_audio`'s length. Raises UserError as `read_audio` does, the errors of a file's
+    end at its end.
+    """
+    source, name, has_xing, streamed = _source(path)
+    yield from _pieces(source, name, sampling_rate, False, has_xing, streamed)
 
 
 def decode_flac(data: bytes, sampling_rate: int = SAMPLING_RATE) -> Tensor:
@@ -71,29 +87,40 @@ def _kind(path: Path) -> str:
 
 
 def _decode(source, name: str, sampling_rate: int, has_xing=False, streamed=False) -> Tensor:
+    samples = bytearray()  # grows in place
+    for piece in _pieces(source, name, sampling_rate, True, has_xing, streamed):
+        samples.extend(memoryview(piece).cast("B"))
+    return torch.frombuffer(samples, dtype=torch.float32)
+
+
+def _pieces(
+    source, name: str, sampling_rate: int, mono: bool, has_xing: bool, streamed: bool
+) -> Iterator[np.ndarray]:  # (n, channels) float32
+    """Sound at `sampling_rate`, piece by piece. Raises UserError as `read_audio` does."""
+    seconds = 0.0
     try:
         with av.open(source, metadata_errors="replace") as container:
             stream = container.streams.best("audio")
             if stream is None:
                 raise UserError(f"expected an audio track, found none in {name} ({container.format.name})")
             declared_s, slack_s = _declared_seconds(container, stream, has_xing)
-            samples, seconds = _resample(_mono_blocks(container, stream, name, streamed), sampling_rate)
+            seconds = yield from _resample(_blocks(container, stream, name, mono, streamed), sampling_rate)
     except (av.FFmpegError, EOFError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot read {name}: {reason}; it is damaged, cut short, or not audio or video") from error
-    if not samples:
+    if not seconds:
         raise UserError(f"expected at least one audio sample, found none in {name}")
     if declared_s is not None and seconds < declared_s - slack_s:
         raise UserError(
             f"{name} is cut short: its header declares {declared_s:.3f} s, it holds {seconds:.3f} s; get the whole file"
         )
-    return torch.frombuffer(samples, dtype=torch.float32)
 
 
-def _mono_blocks(container, stream, name: str, streamed: bool) -> Iterator[tuple[int, np.ndarray]]:
-    """(rate, mono float32 samples) from the file's time zero on, silence where the track has a gap."""
+def _blocks(container, stream, name: str, mono: bool, streamed: bool) -> Iterator[tuple[int, np.ndarray]]:
+    """(rate, float32 samples (n, channels)) from the file's time zero on, silence where the track has a gap."""
     origin = _origin_seconds(container)
     seconds = 0.0
+    width = None
     for packet in container.demux(stream):
         if packet.is_corrupt and not streamed:  # of unknown length, the last packet is always incomplete
             raise UserError(f"{name} is cut short or damaged: incomplete packet at {seconds:.3f} s")
@@ -104,9 +131,12 @@ def _mono_blocks(container, stream, name: str, streamed: bool) -> Iterator[tuple
                 if gap > _LONGEST_GAP_S:
                     raise UserError(f"{name}: time jumps by {gap:.0f} s at {seconds:.3f} s; re-encode it")
                 if gap > (_GAP_S if seconds else _LATE_START_S):
-                    yield rate, np.zeros(round(gap * rate), np.float32)
+                    yield rate, np.zeros((round(gap * rate), width or (1 if mono else stream.channels)), np.float32)
                     seconds += gap
-            block = _mono(frame)
+            block = _channels(frame, mono)
+            if block.shape[1] != (width := width or block.shape[1]):
+                raise UserError(f"{name}: expected {width} channels to the end, found {block.shape[1]} at "
+                                f"{seconds:.3f} s; re-encode it")  # fmt: skip
             peak = max(block.max(initial=0.0), -block.min(initial=0.0))
             if not peak <= _LARGEST_SAMPLE:  # also where peak is NaN
                 raise UserError(
@@ -117,45 +147,53 @@ def _mono_blocks(container, stream, name: str, streamed: bool) -> Iterator[tuple
             seconds += len(block) / rate
 
 
-def _mono(frame) -> np.ndarray:
-    """An audio frame's channels, averaged, as float32 in [-1, 1] (floating-point files may exceed it)."""
+def _channels(frame, mono: bool) -> np.ndarray:  # (n, channels)
+    """An audio frame as float32 in [-1, 1] (floating-point files may exceed it); mono: its channels' average."""
     samples = frame.to_ndarray()
     kind = samples.dtype
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
-    mono = samples[0].astype(np.float32) if len(samples) == 1 else samples.mean(axis=0, dtype=np.float32)
+    if mono and len(samples) > 1:
+        samples = samples.mean(axis=0, keepdims=True, dtype=np.float32)
+    samples = np.ascontiguousarray(samples.T, dtype=np.float32)
     if kind == np.uint8:
-        return (mono - 128.0) / 128.0
+        return (samples - 128.0) / 128.0
     if kind.kind == "i":
-        return mono / np.float32(2.0 ** (8 * kind.itemsize - 1))
-    return mono
+        return samples / np.float32(2.0 ** (8 * kind.itemsize - 1))
+    return samples
 
 
-def _resample(blocks: Iterable[tuple[int, np.ndarray]], sampling_rate: int) -> tuple[bytearray, float]:
-    """float32 bytes at `sampling_rate`, and the seconds that went in. A bytearray grows in place."""
-    result = bytearray()
+def _resample(blocks: Iterable[tuple[int, np.ndarray]], sampling_rate: int) -> Iterator[np.ndarray]:
+    """Blocks (n, channels) at `sampling_rate`; returns the seconds that went in."""
     total_s = 0.0
-    resampler, current, fed, start = None, None, 0, 0
+    resampler, current, fed, given = None, None, 0, 0
+    held = None  # what the end of a stretch may still cut short
 
-    def finish() -> None:
-        """Flushes one stretch of constant rate, and makes its length exact."""
-        if resampler is not None:
-            result.extend(resampler.resample_chunk(np.zeros(0, np.float32), last=True).tobytes())
-            wanted = start + 4 * max(1, round(fed * sampling_rate / current))
-            result.extend(bytes(max(0, wanted - len(result))))
-            del result[wanted:]
+    def last() -> np.ndarray:
+        """The end of a stretch of constant rate, which makes its length exact."""
+        rest = held if resampler is None else np.concatenate([held, resampler.resample_chunk(held[:0], last=True)])
+        missing = max(1, round(fed * sampling_rate / current)) - given
+        return np.pad(rest[:missing], ((0, max(0, missing - len(rest))), (0, 0)))
 
     for rate, block in blocks:
         if rate != current:
-            finish()
-            start, fed, current = len(result), 0, rate
-            same = rate == sampling_rate
-            resampler = None if same else soxr.ResampleStream(rate, sampling_rate, 1, "float32")
+            if held is not None:
+                yield last()
+            resampler = None if rate == sampling_rate else soxr.ResampleStream(
+                rate, sampling_rate, block.shape[1], "float32"
+            )  # fmt: skip
+            current, fed, given, held = rate, 0, 0, block[:0]
         fed += len(block)
         total_s += len(block) / rate
-        result.extend(memoryview(block if resampler is None else resampler.resample_chunk(block)).cast("B"))
-    finish()
-    return result, total_s
+        piece = block if resampler is None else resampler.resample_chunk(block)
+        if len(piece):
+            if len(held):
+                yield held
+            given += len(held)
+            held = piece
+    if held is not None:
+        yield last()
+    return total_s
 
 
 def _origin_seconds(container) -> float:

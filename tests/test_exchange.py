@@ -78,9 +78,12 @@ def test_columns_are_those_of_the_design():
         "overlap_ratio", "previous_audio", "responder_audio", "previous_valid", "responder_valid",
         "previous_betas", "responder_betas", "previous_text", "responder_text", "previous_words",
         "responder_words", "basis", "tracker", "neck_folded", "fps", "config_hash", "response_kind", "valence",
-        "arousal", "reactive", "planted_strength", "planted_time_constant_s",
+        "arousal", "reactive", "planted_strength", "planted_time_constant_s", "language", "turns", "prosody_encoder",
+        "active_speaker_score", "sync_lag_ms", "reprojection_px", "reactivity", "keep", "reject_reasons",
     ]  # fmt: skip
     wanted += [f"{who}_{group}" for who in ("previous", "responder") for group in group_widths(41)]
+    per_person = ("prosody", "tags", "residual_db", "valid_share", "head_sd_deg", "head_speed_deg_s", "head_range_deg")
+    wanted += [f"{who}_{name}" for who in ("previous", "responder") for name in per_person]
     assert set(wanted) <= set(features)
     extra = set(features) - set(wanted)
     assert all(name.startswith("planted_") for name in extra), extra
@@ -143,7 +146,7 @@ def test_unwritten_shards_leave_nothing(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pyarrow.parquet, "write_table", full)
+    monkeypatch.setattr(pyarrow.parquet.ParquetWriter, "write_table", full)
     with pytest.raises(OSError, match="No space"):
         write_shard(tmp_path / shard_name("train", 0, 1), [to_row(exchange())])
     assert not list(tmp_path.iterdir())

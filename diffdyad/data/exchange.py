@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from diffdyad.data.dynamics import head_dynamics
+from diffdyad.data.person import Person, SoundTag, TurnSpan
 from diffdyad.errors import UserError
 from diffdyad.media import SAMPLING_RATE, decode_flac, encode_flac
 from diffdyad.motion import POSE_GROUPS, Motion, MotionLayout
@@ -28,31 +31,16 @@ LONGEST_PREVIOUS_S = 20.0
 """Of the previous turn, the part that a record keeps at most."""
 
 _ROWS_PER_GROUP = 4  # of parquet: what must be read to get at one row
-
-
-@dataclass
-class Person:
-    """One side of an exchange, from the record's start_s to its end_s.
-
-    waveform: (S,) float32, 16 kHz, this person's voice alone; (0,) = none exists. motion: group -> (T, width)
-    float32; (0, width) where that group was not measured. valid: (T,) bool, a flag per frame.
-    """
-
-    waveform: np.ndarray = field(repr=False)
-    motion: dict[str, np.ndarray] = field(repr=False)
-    valid: np.ndarray = field(repr=False)
-    betas: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32), repr=False)
-    text: str = ""
-    words: list[TimedWord] = field(default_factory=list, repr=False)
-
-    @property
-    def num_frames(self) -> int:
-        return max((len(array) for array in self.motion.values()), default=0)
+_ROWS_AT_ONCE = 64  # that are in memory while a shard is written
 
 
 @dataclass
 class Exchange:
     """One previous turn and its response. Times in seconds on the exchange's clock unless named otherwise.
+
+    language: BCP 47, "" = not known; turns: all that were found in the record; prosody_encoder: what made
+    `Person.prosody`. Scores, NaN = not known: active_speaker_score, sync_lag_ms (sound against lips), reprojection_px
+    (of the tracker), reactivity (predicted from the previous turn alone). keep, reject_reasons: what filters say.
 
     The last block is the truth of a rehearsal corpus, and NaN, False or "" everywhere else: the previous
     turn's affect, the response's own, whether the responder reacts, and how (see docs/rehearsal.md).
@@ -81,6 +69,15 @@ class Exchange:
     fps: float = 25.0
     config_hash: str = ""
     response_kind: str = "verbal"
+    language: str = ""
+    turns: list[TurnSpan] = field(default_factory=list)
+    prosody_encoder: str = ""
+    active_speaker_score: float = math.nan
+    sync_lag_ms: float = math.nan
+    reprojection_px: float = math.nan
+    reactivity: float = math.nan
+    keep: bool = True
+    reject_reasons: list[str] = field(default_factory=list)
     valence: float = math.nan
     arousal: float = math.nan
     reactive: bool = False
@@ -157,9 +154,10 @@ class Exchange:
                        len(person.waveform) / SAMPLING_RATE)  # fmt: skip
 
 
-_PLAIN = [f for f in fields(Exchange) if f.name not in (*PEOPLE, "responder_name")]
+_PLAIN = [f for f in fields(Exchange) if f.name not in (*PEOPLE, "responder_name", "turns", "reject_reasons")]
 _DTYPES = {"str": "string", "float": "float64", "bool": "bool"}
-_FLOAT32 = {"overlap_ratio", "valence", "arousal"}
+_FLOAT32 = {"overlap_ratio", "valence", "arousal", "active_speaker_score", "sync_lag_ms", "reprojection_px",
+            "reactivity"}  # fmt: skip
 
 
 def group_widths(num_expression: int) -> dict[str, int]:
@@ -167,17 +165,19 @@ def group_widths(num_expression: int) -> dict[str, int]:
     return {"expression": num_expression, "eyelids": 2, **dict.fromkeys(POSE_GROUPS, 3)}
 
 
-def exchange_features(num_expression: int):
+def exchange_features(num_expression: int, num_prosody: int = 8):
     """The columns on disk, a `datasets.Features`, for motions with so many expression coefficients."""
     from datasets import Array2D, Features, List, Value
 
-    word = {"word": Value("string"), "start_s": Value("float64"), "end_s": Value("float64"),
-            "probability": Value("float32")}  # fmt: skip
+    timed = {"start_s": Value("float64"), "end_s": Value("float64"), "probability": Value("float32")}
+    turn = {"who": Value("string"), "start_s": Value("float64"), "end_s": Value("float64"), "kind": Value("string")}
     columns: dict[str, Any] = {}
     for f in _PLAIN:
         columns[f.name] = Value("float32" if f.name in _FLOAT32 else _DTYPES[f.type])
     columns["responder"] = Value("string")
     columns["gap_s"] = Value("float64")
+    columns["turns"] = List(turn)
+    columns["reject_reasons"] = List(Value("string"))
     for who in PEOPLE:
         columns[f"{who}_audio"] = Value("binary")
         for group, width in group_widths(num_expression).items():
@@ -185,7 +185,12 @@ def exchange_features(num_expression: int):
         columns[f"{who}_valid"] = List(Value("bool"))
         columns[f"{who}_betas"] = List(Value("float32"))
         columns[f"{who}_text"] = Value("string")
-        columns[f"{who}_words"] = List(dict(word))
+        columns[f"{who}_words"] = List({"word": Value("string"), **timed})
+        columns[f"{who}_tags"] = List({"tag": Value("string"), **timed})
+        columns[f"{who}_prosody"] = Array2D((None, num_prosody), "float32")
+        for name in ("residual_db", "valid_share", "head_sd_deg", "head_speed_deg_s", "head_range_deg"):
+            single = name in ("residual_db", "valid_share")
+            columns[f"{who}_{name}"] = Value("float32") if single else List(Value("float32"))
     return Features(columns)
 
 
@@ -194,6 +199,8 @@ def to_row(exchange: Exchange) -> dict[str, Any]:
     exchange.check()
     row: dict[str, Any] = {f.name: getattr(exchange, f.name) for f in _PLAIN}
     row["responder"], row["gap_s"] = exchange.responder_name, exchange.gap_s
+    row["turns"] = [asdict(turn) for turn in exchange.turns]
+    row["reject_reasons"] = list(exchange.reject_reasons)
     num_expression = exchange.responder.motion["expression"].shape[1]
     for who in PEOPLE:
         person = exchange.person(who)
@@ -209,6 +216,12 @@ def to_row(exchange: Exchange) -> dict[str, Any]:
             {"word": w.word, "start_s": w.start_s, "end_s": w.end_s, "probability": w.probability}
             for w in person.words
         ]
+        row[f"{who}_tags"] = [asdict(tag) for tag in person.tags]
+        row[f"{who}_prosody"] = np.asarray(person.prosody, np.float32)
+        row[f"{who}_residual_db"] = person.residual_db
+        row[f"{who}_valid_share"] = float(np.mean(person.valid)) if len(person.valid) else math.nan
+        head = head_dynamics(person.motion, person.valid, exchange.fps)
+        row |= {f"{who}_head_{name}": value for name, value in asdict(head).items()}
     return row
 
 
@@ -232,13 +245,20 @@ def from_row(row: Mapping[str, Any], audio: bool = True) -> Exchange:
             betas=np.asarray(row[f"{who}_betas"], dtype=np.float32),
             text=row[f"{who}_text"],
             words=[TimedWord(**word) for word in row[f"{who}_words"]],
+            tags=[SoundTag(**tag) for tag in row.get(f"{who}_tags", ())],
+            residual_db=row.get(f"{who}_residual_db", math.nan),
         )
+        prosody = np.asarray(row.get(f"{who}_prosody", ()), np.float32)
+        if prosody.ndim == 2 and len(prosody):
+            people[who].prosody = prosody
     # where one side has no expressions, its width is the other's
     widths = {who: person.motion["expression"].shape[1] for who, person in people.items()}
     for person in people.values():
         if not len(person.motion["expression"]):
             person.motion["expression"] = np.zeros((0, max(widths.values())), np.float32)
     plain = {f.name: row[f.name] for f in _PLAIN if f.name in row}
+    plain["turns"] = [TurnSpan(**turn) for turn in row.get("turns", ())]
+    plain["reject_reasons"] = list(row.get("reject_reasons", ()))
     return Exchange(responder_name=row["responder"], **plain, **people)
 
 
@@ -247,27 +267,39 @@ def shard_name(split: str, index: int, count: int) -> str:
     return f"{split}-{index:05d}-of-{count:05d}.parquet"
 
 
-def write_shard(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Rows of `to_row` -> one parquet file, whole or not at all; equal rows give equal bytes.
+def write_shard(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Rows of `to_row` -> one parquet file, whole or not at all; equal rows give equal bytes. Returns their number.
 
-    Raises ValueError without any row.
+    Rows are taken one after another, a few are in memory at a time. Raises ValueError without any row.
     """
     import pyarrow.parquet as parquet
     from datasets import Dataset
 
-    rows = list(rows)
-    if not rows:
-        raise ValueError(f"expected at least one exchange for {path}, got none")
-    features = exchange_features(rows[0]["responder_expression"].shape[1])
-    table = Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features=features)
+    rows, count, writer = iter(rows), 0, None
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        # arrow stamps no time into the file: the bytes depend on the rows (and on arrow's version) alone
-        parquet.write_table(table.data.table, partial, row_group_size=_ROWS_PER_GROUP, compression="zstd")
+        while batch := list(islice(rows, _ROWS_AT_ONCE)):
+            features = exchange_features(batch[0]["responder_expression"].shape[1], _prosody_width(batch[0]))
+            columns = {name: [row[name] for row in batch] for name in features}
+            table = Dataset.from_dict(columns, features=features).data.table
+            # arrow stamps no time into the file: the bytes depend on the rows (and on arrow's version) alone
+            writer = writer or parquet.ParquetWriter(partial, table.schema, compression="zstd")
+            writer.write_table(table, row_group_size=_ROWS_PER_GROUP)
+            count += len(batch)
+        if writer is None:
+            raise ValueError(f"expected at least one exchange for {path}, got none")
+        writer.close()
         os.replace(partial, path)
     finally:
+        if writer is not None:
+            writer.close()
         partial.unlink(missing_ok=True)
+    return count
+
+
+def _prosody_width(row: Mapping[str, Any]) -> int:
+    return max(row[f"{who}_prosody"].shape[1] for who in PEOPLE)
 
 
 def shards(folder: str | os.PathLike, split: str) -> list[Path]:

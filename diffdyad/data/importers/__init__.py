@@ -17,6 +17,8 @@ IMPORTERS = {
 
 def importer_of(name: str) -> type[Importer]:
     """The importer of that name; UserError names all of them."""
+    if name == "recordings":  # of `diffdyad data build`, whose source is a manifest
+        return import_module("diffdyad.data.recordings.source").Recordings
     if name not in IMPORTERS:
         raise UserError(f"expected a dataset among {', '.join(IMPORTERS)}, found {name!r}")
     return getattr(import_module(f"{__name__}.{name.replace('-', '_')}"), IMPORTERS[name])

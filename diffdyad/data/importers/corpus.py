@@ -9,7 +9,9 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,14 @@ VERSION = 1
 """Raise it when what every importer does changes: datasets of different versions are not continued as one."""
 
 MARKER, JOURNAL = "import.json", ".import"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `index` (from 0) of `count` equal parts of the work."""
+
+    index: int = 0
+    count: int = 1
 
 
 @dataclass(frozen=True)
@@ -54,11 +64,14 @@ def import_dataset(
     options: ImportOptions | None = None,
     workers: int | None = None,
     progress: bool = False,
+    shard: Shard = Shard(),
 ) -> ImportReport:
     """Imports a dataset, or goes on with an import that was interrupted; what failed is tried again.
 
     name: one of `diffdyad.data.importers.IMPORTERS`; workers: processes, default one per core, the shards do not depend
-    on it. Unreadable recordings are in the report, and the others are done: `raise_for_failures` is exit code 3.
+    on it. shard: the part of the work that is done here; the rest is done elsewhere with the same folder, and whoever
+    comes last finishes it. Unreadable recordings are in the report, and the others are done: `raise_for_failures` is
+    exit code 3.
 
     Raises UserError for an unknown name, a folder that holds none of the dataset, an output folder with other things,
     and where not a single recording gave an exchange.
@@ -66,8 +79,7 @@ def import_dataset(
     options = options or ImportOptions()
     importer = importer_of(name)(Path(source_dir), options)
     _check(importer, options)
-    if not importer.source.is_dir():
-        raise UserError(f"expected the folder of {importer.title}, found nothing at {importer.source}")
+    importer.check_source()
     items = sorted(importer.scan(), key=lambda item: item.item_id)
     if not items:
         raise UserError(f"expected {importer.expects} in {importer.source}, found none")
@@ -82,20 +94,29 @@ def import_dataset(
     out = Path(out_dir)
     settings = {
         "importer": name, "version": [VERSION, importer.version], "options": {**asdict(options), "limit": None},
-        "recordings": len(items), "plan": _plan_hash(items, splits.of),
+        "recordings": len(items), "plan": _plan_hash(items, splits.of), **importer.settings(),
     }  # fmt: skip
     jobs = _jobs(importer, items, splits.of)
-    if _claim(out, settings):
+    if _claim(out, settings, importer.rebuilds):
         _unpack(out, jobs)
-    for job in jobs:
+    mine = [job for job in jobs if job.number % shard.count == shard.index]
+    for job in mine:
         if job.journal_path(out).exists() and _is_stale(json.loads(job.journal_path(out).read_text()), job, importer):
             job.journal_path(out).unlink()
-    for leftover in (out / JOURNAL).glob(".*.partial"):
-        leftover.unlink()
-    todo = [job for job in jobs if not job.journal_path(out).exists()]
+    for job in mine:
+        for path in (job.rows_path(out), job.journal_path(out)):
+            path.with_name(f".{path.name}.partial").unlink(missing_ok=True)
+    todo = [job for job in mine if not job.journal_path(out).exists()]
     _run(name, importer, options, out, todo, workers, progress)
-    journals = [(job.split, json.loads(job.journal_path(out).read_text())) for job in jobs]
-    report = collect(out, importer, journals, importer.notes() + splits.notes, len(items))
+    done = [job for job in jobs if job.journal_path(out).exists()]
+    journals = [(job.split, json.loads(job.journal_path(out).read_text())) for job in done]
+    notes = importer.notes() + splits.notes
+    if len(done) < len(jobs):
+        notes.append(f"{len(jobs) - len(done)} of {len(jobs)} parts are not done yet: they are other machines' "
+                     "(--shard), the last of which finishes the dataset")  # fmt: skip
+    report = collect(out, importer, journals, notes, sum(len(job.items) for job in done))
+    if len(done) < len(jobs):
+        return report
     if not sum(report.exchanges.values()):
         first = next(iter({**report.failed, **report.skipped}.items()))
         raise UserError(
@@ -144,7 +165,7 @@ def _is_stale(journal: dict[str, Any], job: _Job, importer: Importer) -> bool:
 
 
 def _config_hash(name: str, importer: Importer, options: ImportOptions) -> str:
-    what = [name, VERSION, importer.version, {**asdict(options), "limit": None}]
+    what = [name, VERSION, importer.version, {**asdict(options), "limit": None}, importer.settings()]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -157,8 +178,9 @@ def _jobs(importer: Importer, items: list[Item], splits: dict[str, str]) -> list
     return jobs
 
 
-def _claim(out: Path, settings: dict[str, Any]) -> bool:
-    """Prepares the folder; True where an import of the same settings is finished there."""
+def _claim(out: Path, settings: dict[str, Any], rebuilds: bool) -> bool:
+    """Prepares the folder; True where an import of the same settings is finished there. rebuilds: one of other settings
+    gives way."""
     marker = out / MARKER
     if marker.exists():
         try:
@@ -166,6 +188,11 @@ def _claim(out: Path, settings: dict[str, Any]) -> bool:
         except (json.JSONDecodeError, UnicodeDecodeError):
             raise UserError(f"expected the settings of an import in {marker}, cannot read it; remove {out}") from None
         finished = bool(found.pop("finished", False))
+        if found != settings and rebuilds and found.get("importer") == settings["importer"]:
+            for path in (*out.glob("*-*-of-*.parquet"), *(out / JOURNAL).glob("*")):
+                path.unlink()
+            write_text(marker, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+            return False
         if found != settings:
             differ = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
             raise UserError(
@@ -175,7 +202,7 @@ def _claim(out: Path, settings: dict[str, Any]) -> bool:
         return finished
     if out.exists() and not out.is_dir():
         raise UserError(f"expected a folder for the dataset, found a file: {out}; give another --out")
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and any(path.name not in (JOURNAL, ".steps") for path in out.iterdir()):
         raise UserError(f"expected a new or empty folder, found other files in {out}; give another --out")
     try:
         (out / JOURNAL).mkdir(parents=True, exist_ok=True)
@@ -230,29 +257,35 @@ def _start_worker() -> None:
 def _do(job: _Job, name: str, source: str, options: ImportOptions, out_dir: str) -> int:
     """Writes one job's rows and then its journal, whose existence says that both are whole."""
     importer, out = importer_of(name)(Path(source), options), Path(out_dir)
+    importer.steps_folder = out / ".steps"
     config_hash = _config_hash(name, importer, options)
-    rows: list[dict[str, Any]] = []
     sessions, failed = [], {}
-    for item in job.items:
-        try:
-            recording = importer.load(item)
-            session = cut(recording, item, importer, job.split, config_hash)
-            rows += [to_row(exchange) for exchange in session.exchanges]
-            _keep_foreign(out, session, recording.sides)
-        except (UserError, ValueError) as error:
-            failed[item.item_id] = " ".join(str(error).split())
-            continue
-        except Exception as error:  # whatever a library makes of damaged bytes; the others are done
-            if isinstance(error, MemoryError) or getattr(error, "errno", None) in DISK_FULL:
-                raise
-            failed[item.item_id] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            continue
-        sessions.append(_line(item, importer, session, job.split))
-    importer.close()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for item in job.items:
+            try:
+                recording = importer.load(item)
+                session = cut(recording, item, importer, job.split, config_hash)
+                for exchange in session.exchanges:
+                    exchange.check()  # none of a recording is written where one of its exchanges is wrong
+                _keep_foreign(out, session, recording.sides)
+            except (UserError, ValueError) as error:
+                failed[item.item_id] = " ".join(str(error).split())
+                continue
+            except Exception as error:  # whatever a library makes of damaged bytes; the others are done
+                if isinstance(error, MemoryError) or getattr(error, "errno", None) in DISK_FULL:
+                    raise
+                failed[item.item_id] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                continue
+            sessions.append(_line(item, importer, session, job.split))
+            yield from map(to_row, session.exchanges)
+
     job.rows_path(out).unlink(missing_ok=True)
-    if rows:
-        write_shard(job.rows_path(out), rows)
-    journal = {"rows": len(rows), "sessions": sessions, "failed": failed, "sizes": _sizes(job, importer)}
+    made = rows()
+    first = next(made, None)
+    count = write_shard(job.rows_path(out), chain([first], made)) if first is not None else 0
+    importer.close()
+    journal = {"rows": count, "sessions": sessions, "failed": failed, "sizes": _sizes(job, importer)}
     write_text(job.journal_path(out), json.dumps(journal, sort_keys=True))
     return len(job.items)
 
@@ -272,6 +305,7 @@ def _line(item: Item, importer: Importer, session: Session, split: str) -> dict[
             "verdict": session.sides.verdict, "own": round(session.sides.own, 4),
             "other": round(session.sides.other, 4), "z": round(session.sides.z, 2), "exchanged": session.exchanged,
         }  # fmt: skip
+    line |= session.about
     for key, value in (("videos", session.videos), ("notes", session.notes), ("skipped", session.skipped)):
         if value:
             line[key] = value
@@ -324,7 +358,7 @@ def _names(out: Path, jobs: list[_Job]) -> Iterator[tuple[_Job, Path]]:
 
 def _pack(out: Path, jobs: list[_Job]) -> None:
     for job, shard in _names(out, jobs):
-        if job.rows_path(out).exists():
+        with suppress(FileNotFoundError):  # it is in its place already, or another machine was quicker
             os.replace(job.rows_path(out), shard)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor
 
 from diffdyad import rotation
 from diffdyad.data.exchange import LONGEST_PREVIOUS_S, Exchange, Person
-from diffdyad.data.importers import swapped, voices
+from diffdyad.data.importers import swapped
 from diffdyad.data.importers.recording import Importer, Item, Recording, Side, Span
-from diffdyad.data.importers.voices import Turn
+from diffdyad.data.person import TurnSpan
+from diffdyad.data.recordings.gate import speech_of
+from diffdyad.data.recordings.turns import Turn, find_answers, find_turns
 from diffdyad.errors import UserError
 from diffdyad.media import SAMPLING_RATE
 from diffdyad.motion import POSE_GROUPS
@@ -23,8 +26,7 @@ from diffdyad.text import TimedWord
 FPS = 25
 _GRID = SAMPLING_RATE // FPS  # samples a frame: exchanges begin and end on frames, so that both clocks agree
 
-SHORTEST_TURN_S, LONGEST_RESPONSE_S = 3.0, 20.0
-GAPS_S = (-0.5, 1.5)
+LONGEST_RESPONSE_S = 20.0
 _SHORTEST_LISTENING_S = 1.0
 _SHORTEST_ALONE_S = 2.0
 _SILENT_SHARE = 0.1  # somebody who speaks for less of a clip than this listens
@@ -47,6 +49,7 @@ class Session:
     foreign: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     skipped: str = ""
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -60,7 +63,8 @@ class _Track:
 
 def cut(recording: Recording, item: Item, importer: Importer, split: str, config_hash: str) -> Session:
     """Exchanges of one recording. What cannot be used is said in `skipped`, not raised."""
-    session = Session(session_name(importer.name, item.item_id), [], recording.duration_s, notes=list(recording.notes))
+    session = Session(session_name(importer.name, item.item_id), [], recording.duration_s)
+    session.notes, session.about = list(recording.notes), recording.about
     if len(recording.sides) == 2:
         session.sides = _compare_sides(recording.sides)
         if session.sides is not None and session.sides.verdict == "swapped" and importer.options.swapped != "keep":
@@ -84,13 +88,15 @@ def cut(recording: Recording, item: Item, importer: Importer, split: str, config
         + [len(track.valid) for track in tracks if track.groups]
         + [len(track.side.waveform) // _GRID for track in tracks if len(track.side.waveform)]
     )
-    maker = _Maker(session, tracks, num_frames, importer, split, recording.source or importer.name, config_hash)
+    source = recording.source or importer.name
+    maker = _Maker(session, tracks, num_frames, importer, split, source, config_hash, recording.turns)
     if len(tracks) == 1:
         maker.alone()
     elif recording.listener is not None:
         maker.listening(recording.listener)
     else:
         maker.dialogue()
+    importer.complete(recording, session.exchanges)
     return session
 
 
@@ -173,19 +179,15 @@ class _Maker:
     split: str
     source: str
     config_hash: str
+    turns: list[Turn] | None = None
 
     def dialogue(self) -> None:
         """Turns that answer turns; where there are none and one of the two is silent, that one's listening."""
         spans = self._speech()
-        found = voices.turns(spans)
-        answers = [
-            (number, previous, turn)
-            for number, (previous, turn) in enumerate(pairwise(found))
-            if previous.side != turn.side and self._fits(previous, turn)
-        ]
-        for position, (number, previous, turn) in enumerate(answers):
-            chained = position > 0 and answers[position - 1][0] == number - 1
-            self._add(previous, turn, chained)
+        self.turns = self.turns if self.turns is not None else find_turns(spans)
+        answers = find_answers(self.turns, self.num_frames / FPS)
+        for answer in answers:
+            self._add(answer.previous, answer.turn, answer.chained)
         if answers:
             return
         seconds = [sum(end - start for start, end in own) for own in spans]
@@ -194,23 +196,14 @@ class _Maker:
         if listeners:
             self.listening(listeners[0])
         else:
-            self.session.skipped = f"no turn that answers a turn (found {len(found)} turns in {total:.1f} s)"
+            self.session.skipped = f"no turn that answers a turn (found {len(self.turns)} turns in {total:.1f} s)"
 
     def _speech(self) -> list[list[Span]]:
         given = [track.side.speech for track in self.tracks]
         if all(spans is not None for spans in given):
             return given
-        heard = voices.speech([track.side.waveform for track in self.tracks])
+        heard = speech_of([track.side.waveform for track in self.tracks])
         return [own if spans is None else spans for spans, own in zip(given, heard)]
-
-    def _fits(self, previous: Turn, turn: Turn) -> bool:
-        gap = turn.start_s - previous.end_s
-        return (
-            GAPS_S[0] <= gap <= GAPS_S[1]
-            and min(previous.duration_s, turn.duration_s) >= SHORTEST_TURN_S
-            and turn.end_s > previous.end_s
-            and turn.start_s + SHORTEST_TURN_S <= self.num_frames / FPS
-        )
 
     def _add(self, previous: Turn, turn: Turn, chained: bool) -> None:
         onset = round(turn.start_s * FPS)
@@ -218,7 +211,7 @@ class _Maker:
         last = min(int(np.ceil(turn.end_s * FPS - 1e-6)), onset + round(LONGEST_RESPONSE_S * FPS), self.num_frames)
         previous_end_s = min(previous.end_s, last / FPS) - onset / FPS
         self._append(
-            first, onset, last, previous.side, turn.side, previous_end_s, "verbal", chained,
+            first, onset, last, previous.side, turn.side, previous_end_s, turn.kind, chained,
             (previous.start_s, previous.end_s), (turn.start_s, turn.end_s),
         )  # fmt: skip
 
@@ -289,7 +282,17 @@ class _Maker:
             fps=float(FPS),
             config_hash=self.config_hash,
             response_kind=kind,
+            turns=self._turns(previous, first, onset, last),
         ))  # fmt: skip
+
+    def _turns(self, previous: int | None, first: int, onset: int, last: int) -> list[TurnSpan]:
+        """What was found of turns in a record."""
+        return [
+            TurnSpan("previous" if turn.side == previous else "responder", turn.start_s - onset / FPS,
+                     turn.end_s - onset / FPS, turn.kind)
+            for turn in self.turns or ()
+            if turn.end_s > first / FPS and turn.start_s < last / FPS
+        ]  # fmt: skip
 
     def _person(self, track: _Track | None, first: int, last: int, onset: int, span: Span) -> Person:
         widths = {"expression": self.importer.num_expression, **dict.fromkeys(POSE_GROUPS, 3)}
@@ -301,9 +304,8 @@ class _Maker:
             for word in track.side.words
             if span[0] <= (word.start_s + word.end_s) / 2 < span[1]
         ]
-        waveform = track.side.waveform[first * _GRID : last * _GRID]
         return Person(
-            waveform=np.clip(waveform, -1.0, 1.0).astype(np.float32),
+            waveform=track.side.cut(first * _GRID, last * _GRID),
             motion=empty | {group: array[first:last] for group, array in track.groups.items()},
             valid=track.valid[first:last] if track.groups else np.zeros(0, bool),
             betas=track.side.betas.astype(np.float32),

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from diffdyad.data.recordings.frames import Span
+from diffdyad.data.recordings.turns import Turn
+from diffdyad.errors import UserError
 from diffdyad.motion import Motion
 from diffdyad.text import TimedWord
 
-Span = tuple[float, float]
-"""Seconds on the recording's clock, from and to."""
+if TYPE_CHECKING:
+    from diffdyad.data.exchange import Exchange
 
 
 @dataclass(frozen=True)
@@ -51,20 +54,27 @@ class Side:
     video: str = ""
     foreign: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
+    def cut(self, begin: int, end: int) -> np.ndarray:
+        """Samples of this person's voice."""
+        return np.clip(self.waveform[begin:end], -1.0, 1.0).astype(np.float32)
+
 
 @dataclass
 class Recording:
     """Two people (or one), from 0 s to duration_s.
 
     listener: index of the side that hears the other out from beginning to end, where the source says so. source: name
-    of the corpus in the records. notes: what is to be said about it.
+    of the corpus in the records. turns: where they are known, instead of being found in the sides' speech. notes: what
+    is to be said about it. about: more for its line in the report.
     """
 
     sides: list[Side]
     duration_s: float
     listener: int | None = None
     source: str = ""
+    turns: list[Turn] | None = None
     notes: list[str] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,7 @@ class Importer:
     items_per_shard: ClassVar[int] = 64
     expects: ClassVar[str]
     version: ClassVar[int] = 1
+    rebuilds: ClassVar[bool] = False  # other settings in the same folder start anew, instead of being refused
 
     def __init__(self, source: Path, options: ImportOptions | None = None):
         self.source, self.options = Path(source), options or ImportOptions()
@@ -112,6 +123,15 @@ class Importer:
     def expression_basis(self) -> str:
         return self.options.basis or self.basis
 
+    def check_source(self) -> None:
+        """Raises UserError where there is no such source."""
+        if not self.source.is_dir():
+            raise UserError(f"expected the folder of {self.title}, found nothing at {self.source}")
+
+    def settings(self) -> dict[str, Any]:
+        """What else the result depends on, for the folder's settings."""
+        return {}
+
     def scan(self) -> Iterator[Item]:
         """All recordings, without reading them. Raises UserError where the folder is none of this dataset."""
         raise NotImplementedError
@@ -119,6 +139,9 @@ class Importer:
     def load(self, item: Item) -> Recording:
         """Reads one recording. Raises UserError that names the file, what was expected and what was found."""
         raise NotImplementedError
+
+    def complete(self, recording: Recording, exchanges: list[Exchange]) -> None:
+        """Adds to the exchanges of a recording what only this source knows."""
 
     def close(self) -> None:
         """Lets go of what `load` has opened."""

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffdyad.data.importers.voices import HOP_S, QUIETEST_DB, level_db
+from diffdyad.media import SAMPLING_RATE
+
+HOP_S = 0.02
+QUIETEST_DB = -55.0
+"""Below it, re full scale, nothing is taken for speech."""
 
 _NEAR_S = 0.2  # how far sound and picture may be apart
 _FAR_S = 2.0  # from here on a shifted sound has nothing to do with the mouth
@@ -94,3 +98,10 @@ def _standard(values: np.ndarray) -> np.ndarray:
 def _correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:  # (T,), (T,) -> (T,)
     """Circular correlation at every lag."""
     return np.fft.irfft(np.fft.rfft(a) * np.conj(np.fft.rfft(b)), len(a))
+
+
+def level_db(waveform: np.ndarray) -> np.ndarray:  # (S,) -> (F,)
+    """Level of every 20 ms, dB re full scale, constant parts left out."""
+    hop = round(HOP_S * SAMPLING_RATE)
+    frames = waveform[: len(waveform) // hop * hop].reshape(-1, hop).astype(np.float64)
+    return 10 * np.log10(np.maximum(frames.var(1), 1e-12))

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from diffdyad.data.importers import checks, voices
+from diffdyad.data.importers import checks
 from diffdyad.data.importers.flame import flame_motion
-from diffdyad.data.importers.recording import Importer, Item, Recording, Side
+from diffdyad.data.importers.recording import Importer, Item, Recording, Side, Span
+from diffdyad.data.recordings.frames import mask_spans
 from diffdyad.errors import UserError
 from diffdyad.media import SAMPLING_RATE
 
@@ -133,12 +134,12 @@ class UniLSTalk(Importer):
             raise UserError(f"expected np.savez bytes without pickled objects at {key!r}, found: {reason}") from None
 
     @staticmethod
-    def _speech(arrays: dict[str, np.ndarray], frames: int, samples: int, where: str) -> list[voices.Span]:
+    def _speech(arrays: dict[str, np.ndarray], frames: int, samples: int, where: str) -> list[Span]:
         """When this person speaks: the mask has an entry a frame, or a sample."""
         mask = checks.array_of(arrays, "speech_mask", (None,), where)
         for length, rate in ((frames, FPS), (samples, SAMPLING_RATE)):
             if abs(len(mask) - length) <= 0.01 * length + 2:
-                return voices.mask_spans(mask > 0.5, rate)
+                return mask_spans(mask > 0.5, rate)
         raise UserError(
             f"expected a speech_mask of {frames} frames or {samples} samples in {where}, found {len(mask)} entries"
         )

@@ -1,0 +1,250 @@
+"""`diffdyad data check`: is a dataset of exchanges what it says it is? Schema, ranges, sync, sides, leaks, doubles."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from diffdyad.data.dynamics import GLITCH_DEG_S, head_dynamics
+from diffdyad.data.exchange import PEOPLE, SPLITS, Exchange
+from diffdyad.data.importers import swapped
+from diffdyad.data.intake import CorruptShard, Shard
+from diffdyad.errors import PartialFailure, UserError
+from diffdyad.media import SAMPLING_RATE
+
+MOST_LAG_S = 0.12
+"""Sound and lips further apart than this are seen."""
+
+_ARKIT_RANGE = (-0.1, 1.5)
+_MOST_EXPRESSION = 15.0  # standard deviations of FLAME's basis: no face is further from the mean
+_CLIPPED, _CLIPPED_SHARE = 0.999, 0.001
+_SILENT_DB = -65.0
+_LAG_REACH_S, _LEAST_CORRELATION, _LEAST_CLIPS = 0.4, 0.25, 3
+_NAMED = 5
+
+
+@dataclass
+class Findings:
+    """problems: what is wrong, by kind, and which exchanges, people or files it concerns; notes: what is only odd."""
+
+    folder: Path
+    exchanges: dict[str, int] = field(default_factory=dict)
+    problems: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def lines(self) -> list[str]:
+        counts = ", ".join(f"{split} {count}" for split, count in self.exchanges.items())
+        lines = [f"{self.folder}: {sum(self.exchanges.values())} exchanges ({counts})"]
+        for word, found in (("problem", self.problems), ("note", self.notes)):
+            for what, where in found.items():
+                named = ", ".join(where[:_NAMED]) + (f" and {len(where) - _NAMED} more" if len(where) > _NAMED else "")
+                lines.append(f"{word}: {what}: {named}")
+        return lines if len(lines) > 1 else [*lines, "nothing wrong was found"]
+
+    def raise_for_problems(self) -> None:
+        """PartialFailure (exit code 3) if anything is wrong."""
+        if self.problems:
+            what = "; ".join(f"{what} ({len(where)})" for what, where in self.problems.items())
+            raise PartialFailure(f"{self.folder} has problems: {what}")
+
+
+@dataclass
+class _Seen:
+    """What is known of the exchanges so far, for what shows only among several of them."""
+
+    ids: Counter = field(default_factory=Counter)
+    links: list[tuple[str, str, str]] = field(default_factory=list)
+    splits_of: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    sounds: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    lags: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    sides: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    bases: Counter = field(default_factory=Counter)
+
+
+def check_dataset(folder: str | os.PathLike, progress: bool = False) -> Findings:
+    """Looks at every exchange of every split. Raises UserError where there is no dataset."""
+    from tqdm.auto import tqdm
+
+    folder = Path(folder)
+    paths = [(split, path) for split in SPLITS for path in sorted(folder.glob(f"{split}-*-of-*.parquet"))]
+    if not paths:
+        raise UserError(f"expected parquet shards of exchanges in {folder}, found none")
+    findings, seen = Findings(folder), _Seen()
+    _check_names(findings, paths)
+    for split, path in tqdm(paths, desc="checking", unit="shard", disable=not progress):
+        try:
+            shard = Shard(path)
+        except UserError as error:
+            findings.problems["shards that cannot be read"].append(f"{path.name} ({error})")
+            continue
+        for index in range(len(shard)):
+            try:
+                exchange = shard[index]
+            except CorruptShard as error:
+                findings.problems["exchanges that contradict themselves or cannot be read"].append(
+                    f"{path.name} row {index} ({str(error)[:200]})"
+                )
+                continue
+            findings.exchanges[split] = findings.exchanges.get(split, 0) + 1
+            if exchange.split != split:
+                findings.problems["the column `split` is not the file's"].append(exchange.exchange_id)
+            for check in _CHECKS:
+                check(exchange, findings)
+            _remember(exchange, split, seen)
+    _check_together(findings, seen)
+    return findings
+
+
+def _check_names(findings: Findings, paths: list[tuple[str, Path]]) -> None:
+    for split in SPLITS:
+        names = [path.name for s, path in paths if s == split]
+        counts = {name.split("-of-")[1] for name in names}
+        if len(counts) > 1 or (names and len(names) != int(counts.pop().split(".")[0])):
+            findings.problems["shards are missing, or of two datasets"].append(split)
+
+
+# ------------------------------------------------------------------------------------------------------- one exchange
+
+
+def _ranges(exchange: Exchange, findings: Findings) -> None:
+    for who in PEOPLE:
+        person = exchange.person(who)
+        valid = person.valid if len(person.valid) else slice(0)
+        expression = person.motion["expression"]
+        if len(expression):
+            held = expression[valid]
+            low, high = _ARKIT_RANGE if exchange.basis == "arkit" else (-_MOST_EXPRESSION, _MOST_EXPRESSION)
+            if len(held) and (held.min() < low or held.max() > high):
+                findings.problems[f"expressions of basis {exchange.basis} outside {low:g} to {high:g}"].append(
+                    f"{exchange.exchange_id} {who}"
+                )
+            if len(held) > 10 and float(held.std(0).max()) < 1e-6:
+                findings.problems["a face that never moves"].append(f"{exchange.exchange_id} {who}")
+        for group, array in person.motion.items():
+            if group not in ("expression", "eyelids") and len(array) and np.abs(array[valid]).max(initial=0) > np.pi:
+                findings.problems["rotations beyond half a turn (degrees instead of radians?)"].append(
+                    f"{exchange.exchange_id} {who}_{group}"
+                )
+        speed = max(head_dynamics(person.motion, person.valid, exchange.fps).speed_deg_s, default=0.0)
+        if speed > GLITCH_DEG_S:
+            findings.problems[f"heads that turn faster than {GLITCH_DEG_S:g} degrees/s"].append(
+                f"{exchange.exchange_id} {who}"
+            )
+
+
+def _sound(exchange: Exchange, findings: Findings) -> None:
+    onset = round(-exchange.start_s * SAMPLING_RATE)
+    for who, part in (("previous", slice(0, onset)), ("responder", slice(onset, None))):
+        waveform = exchange.person(who).waveform[part]
+        if not len(waveform) or (who == "responder" and exchange.response_kind == "silent"):
+            continue
+        if 10 * np.log10(float(np.square(waveform, dtype=np.float64).mean()) + 1e-12) < _SILENT_DB:
+            findings.problems["turns whose sound is silence"].append(f"{exchange.exchange_id} {who}")
+        if (np.abs(waveform) > _CLIPPED).mean() > _CLIPPED_SHARE:
+            findings.notes["clipped sound"].append(f"{exchange.exchange_id} {who}")
+
+
+def _words(exchange: Exchange, findings: Findings) -> None:
+    for who in PEOPLE:
+        words = exchange.person(who).words
+        if any(word.end_s < word.start_s for word in words):
+            findings.problems["words that end before they begin"].append(f"{exchange.exchange_id} {who}")
+        outside = [w for w in words if w.end_s < exchange.start_s - 0.5 or w.start_s > exchange.end_s + 0.5]
+        if outside:
+            findings.problems["words outside their exchange"].append(f"{exchange.exchange_id} {who}")
+
+
+_CHECKS: tuple[Callable[[Exchange, Findings], None], ...] = (_ranges, _sound, _words)
+
+
+# ----------------------------------------------------------------------------------------------------- among several
+
+
+def _remember(exchange: Exchange, split: str, seen: _Seen) -> None:
+    seen.ids[exchange.exchange_id] += 1
+    seen.bases[(exchange.basis, exchange.layout.num_expression, exchange.fps)] += 1
+    seen.links.append((exchange.exchange_id, exchange.previous_exchange_id, exchange.next_exchange_id))
+    for what, name in (("session", exchange.session_id), ("person", exchange.responder_name),
+                       ("person", exchange.previous_speaker)):  # fmt: skip
+        if name:
+            seen.splits_of[f"{what} {name}"].add(split)
+    onset = round(-exchange.start_s * SAMPLING_RATE)
+    response = exchange.responder.waveform[onset:]
+    if len(response) and np.abs(response).max() > 0.001:
+        seen.sounds[hashlib.sha256((response * 32767).astype("<i2").tobytes()).hexdigest()].add(exchange.exchange_id)
+    jaws = {who: exchange.person(who).motion.get("jaw_pose", ()) for who in PEOPLE}
+    for who in PEOPLE:
+        person = exchange.person(who)
+        if len(jaws[who]) and len(person.waveform) and person.valid.all():
+            lag = sync_lag_s(jaws[who][:, 0], person.waveform, exchange.fps)
+            if lag is not None:
+                seen.lags[exchange.session_id].append(lag)
+    if all(len(jaws[who]) and len(exchange.person(who).waveform) for who in PEOPLE):
+        openings = tuple(jaws[who][:, 0] for who in PEOPLE)
+        sides = swapped.compare(openings, tuple(exchange.person(who).waveform for who in PEOPLE), exchange.fps)
+        seen.sides[exchange.session_id].append(sides.verdict)
+
+
+def sync_lag_s(
+    opening: np.ndarray,  # (T,)
+    waveform: np.ndarray,  # (S,)
+    fps: float,
+) -> float | None:
+    """By how much the mouth is behind its voice (negative: ahead), seconds; None where they do not go together.
+
+    The lag, within 0.4 s, at which the jaw's opening and the voice's level correlate most.
+    """
+    level = np.maximum(swapped.level_db(waveform), swapped.QUIETEST_DB)
+    times = (np.arange(len(opening)) + 0.5) / fps
+    level = np.interp(times, (np.arange(len(level)) + 0.5) * swapped.HOP_S, level)
+    if len(level) < 2 * fps or level.std() < 1e-3 or opening.std() < 1e-6:
+        return None
+    a, b = ((x - x.mean()) / (x.std() * len(x)) for x in (opening.astype(np.float64), level))
+    b *= len(b)
+    reach = round(_LAG_REACH_S * fps)
+    found = [float(np.dot(a[max(0, k) : len(a) + min(0, k)], b[max(0, -k) : len(b) - max(0, k)]))
+             for k in range(-reach, reach + 1)]  # fmt: skip
+    best = int(np.argmax(found))
+    if found[best] < _LEAST_CORRELATION or best in (0, 2 * reach):
+        return None
+    return (best - reach) / fps
+
+
+def _check_together(findings: Findings, seen: _Seen) -> None:
+    problems, notes = findings.problems, findings.notes
+    problems["exchange_id occurs more than once"] += [name for name, count in seen.ids.items() if count > 1]
+    problems["previous and next exchange do not agree"] += _broken_links(seen.links)
+    problems["in more than one split"] += sorted(name for name, splits in seen.splits_of.items() if len(splits) > 1)
+    problems["the same response in several exchanges"] += [
+        " = ".join(sorted(names)) for names in seen.sounds.values() if len(names) > 1
+    ]
+    if len(seen.bases) > 1:
+        problems["motions of several bases or rates"] += [f"{b} with {n} at {fps:g} fps" for b, n, fps in seen.bases]
+    problems["the sides' voices are exchanged in session"] += sorted(
+        name for name, verdicts in seen.sides.items()
+        if verdicts.count("swapped") > 2 * verdicts.count("as expected") and verdicts.count("swapped") >= 2
+    )  # fmt: skip
+    for name, lags in sorted(seen.lags.items()):
+        if len(lags) >= _LEAST_CLIPS and abs(np.median(lags)) > MOST_LAG_S:
+            problems["sound and mouth are apart in session"].append(f"{name} by {1000 * np.median(lags):+.0f} ms")
+    if not seen.lags and findings.exchanges:
+        notes["sync and sides could not be judged"].append("no exchange has both a jaw and a voice that go together")
+    for found in (problems, notes):
+        for what in [what for what, where in found.items() if not where]:
+            del found[what]
+
+
+def _broken_links(links: list[tuple[str, str, str]]) -> list[str]:
+    after = {name: following for name, _, following in links}
+    before = {name: previous for name, previous, _ in links}
+    return [
+        name for name, previous, following in links
+        if (previous and previous in after and after[previous] != name)
+        or (following and before.get(following, name) != name)
+    ]  # fmt: skip

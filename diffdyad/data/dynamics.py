@@ -1,0 +1,51 @@
+"""How much a head moves: per axis, in degrees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from diffdyad import rotation
+
+AXES = ("pitch", "yaw", "roll")
+"""Rotation about x, y and z: nods, shakes and tilts."""
+
+GLITCH_DEG_S = 300.0
+"""No head turns faster: a tracker that says so has lost it."""
+
+
+@dataclass(frozen=True)
+class HeadDynamics:
+    """Figures per axis (pitch, yaw, roll) over valid frames; empty where the head was not measured.
+
+    sd_deg: standard deviation; speed_deg_s: mean of the absolute speed; range_deg: 98th less 2nd percentile.
+    """
+
+    sd_deg: list[float] = field(default_factory=list)
+    speed_deg_s: list[float] = field(default_factory=list)
+    range_deg: list[float] = field(default_factory=list)
+
+
+def head_angles(motion: Mapping[str, np.ndarray]) -> np.ndarray:  # (T, 3) degrees
+    """Pitch, yaw and roll of the head (global_orient and neck_pose together) as a rotation vector; (0, 3) without."""
+    head = torch.from_numpy(np.array(motion.get("global_orient", np.zeros((0, 3))), np.float32))
+    neck = motion.get("neck_pose")
+    if len(head) and neck is not None and len(neck):
+        head = rotation.compose(head, torch.from_numpy(np.array(neck, np.float32)))
+    return np.rad2deg(head.numpy())
+
+
+def head_dynamics(motion: Mapping[str, np.ndarray], valid: np.ndarray, fps: float) -> HeadDynamics:
+    """Of one person's groups (T, width) at `fps`, where `valid` (T,) says that they hold."""
+    angles = head_angles(motion)
+    valid = np.asarray(valid, bool)[: len(angles)]
+    if not len(angles) or valid.sum() < 2:
+        return HeadDynamics()
+    held = angles[valid]
+    steps = np.abs(np.diff(angles, axis=0))[valid[1:] & valid[:-1]]
+    speed = steps.mean(0) * fps if len(steps) else np.zeros(3)
+    low, high = np.percentile(held, [2, 98], axis=0)
+    return HeadDynamics(*(np.asarray(x, float).round(4).tolist() for x in (held.std(0), speed, high - low)))

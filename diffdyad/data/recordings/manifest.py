@@ -1,0 +1,113 @@
+"""The manifest of a dataset: which files are recordings of whom, and how they are to be worked on."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from diffdyad.errors import UserError
+
+LAYOUTS = ("files", "channels", "mixed")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Session(_Strict):
+    """One conversation of two people.
+
+    files: one per person, in the order of `speakers`, or a single one; layout: "files" (one per person), "channels" (a
+    person per channel) or "mixed" (one microphone); left out, it follows from the number of files and channels.
+    speakers: names that are the same person wherever they occur; left out, people of this session alone. channels:
+    which channel is whose, from 0. offsets_s: what each file's clock is late by.
+    """
+
+    id: str | None = None
+    files: Annotated[list[str], Field(min_length=1, max_length=2)]
+    layout: Literal["files", "channels", "mixed"] | None = None
+    speakers: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
+    channels: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)] = [0, 1]
+    offsets_s: Annotated[list[float], Field(min_length=1, max_length=2)] | None = None
+    language: str | None = None
+    split: Literal["train", "validation", "test"] | None = None
+    license: str | None = None
+    consent: str | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> Session:
+        if self.layout == "files" and len(self.files) != 2:
+            raise ValueError(f"layout 'files' has a file per person: expected 2, found {len(self.files)}")
+        if self.layout in ("channels", "mixed") and len(self.files) != 1:
+            raise ValueError(f"layout {self.layout!r} has one file, found {len(self.files)}")
+        if self.speakers and len(set(self.speakers)) != 2:
+            raise ValueError(f"expected two different speakers, found {self.speakers}")
+        if self.offsets_s and len(self.offsets_s) != len(self.files):
+            raise ValueError(f"expected an offset per file ({len(self.files)}), found {len(self.offsets_s)}")
+        return self
+
+    @property
+    def name(self) -> str:
+        return self.id or re.sub(r"[^A-Za-z0-9._-]+", "_", str(Path(self.files[0]).with_suffix(""))).strip("_.")
+
+    @property
+    def people(self) -> tuple[str, str]:
+        return tuple(self.speakers) if self.speakers else (f"{self.name}-A", f"{self.name}-B")
+
+
+class Backends(_Strict):
+    """What does each step, by name; `diffdyad.data.recordings.backends` lists the names."""
+
+    activity: str = "silero"
+    diarization: str = "resemblyzer"
+    words: str = "none"
+    sounds: str = "none"
+    prosody: str = "prosody"
+
+
+class Manifest(_Strict):
+    """The whole file. Paths are relative to its folder; license, consent and language are every session's own unless
+    that says otherwise."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "recordings"
+    license: str = ""
+    consent: str = ""
+    language: str = ""
+    backends: Backends = Backends()
+    sessions: Annotated[list[Session], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Manifest:
+        names = [session.name for session in self.sessions]
+        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+        if twice:
+            raise ValueError(f"expected a different id for every session, found {twice[0]!r} twice; give `id`")
+        return self
+
+
+def load_manifest(path: str | os.PathLike) -> Manifest:
+    """Reads and checks a manifest. Raises UserError with one line that names the entry, what is wrong and where."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"expected a manifest (YAML), found {'a folder' if path.is_dir() else 'nothing'} at {path}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"expected YAML, cannot read {path}: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"expected a mapping with `sessions` in {path}, found {type(content).__name__}")
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        found = f", found {str(first['input'])[:60]!r}" if first["type"] not in ("missing", "value_error") else ""
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{path}: {where}: {message}{found}") from None
+
+

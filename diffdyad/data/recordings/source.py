@@ -1,0 +1,165 @@
+"""Recordings of a manifest, as the machinery of importers takes them: each heard, its turns found, its voices apart."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffdyad.data.exchange import Exchange
+from diffdyad.data.importers.recording import Importer, ImportOptions, Item, Recording, Side
+from diffdyad.data.recordings import activity, diarization
+from diffdyad.data.recordings.features import FEATURES, add_features
+from diffdyad.data.recordings.filters import judge
+from diffdyad.data.recordings.hearing import Heard, hear, own_voice, residual_db, speech_share
+from diffdyad.data.recordings.manifest import Manifest, Session, load_manifest
+from diffdyad.data.recordings.steps import Steps
+from diffdyad.data.recordings.turns import find_turns
+from diffdyad.data.recordings.words import WORDS, Words, find_words
+from diffdyad.errors import UserError
+from diffdyad.media import SAMPLING_RATE
+
+STEPS = ".steps"
+_MOST_SHARDS = 64
+_SESSIONS_PER_SHARD = 8
+
+
+class OwnVoice:
+    """A person's voice in a recording, as a waveform that is read when it is wanted; slices of it are such, too."""
+
+    def __init__(self, heard: Heard, side: int, begin: int = 0, end: int | None = None):
+        self.heard, self.side, self.begin = heard, side, begin
+        self.end = round(heard.seconds * SAMPLING_RATE) if end is None else end
+
+    def __len__(self) -> int:
+        return self.end - self.begin
+
+    def __getitem__(self, part: slice) -> OwnVoice:
+        begin, end, _ = part.indices(len(self))
+        return OwnVoice(self.heard, self.side, self.begin + begin, self.begin + max(begin, end))
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        samples = own_voice(self.heard, self.side, self.begin, self.end)
+        return np.clip(np.pad(samples, (0, len(self) - len(samples))), -1.0, 1.0).astype(dtype or np.float32)
+
+
+@dataclass
+class HeardSide(Side):
+    """One person of a heard recording; the sound stays on the disk."""
+
+    def cut(self, begin: int, end: int) -> OwnVoice:
+        return self.waveform[begin:end]
+
+
+@dataclass
+class HeardRecording(Recording):
+    """A recording with what was heard in it."""
+
+    session: Session | None = None
+    heard: Heard | None = None
+    words: Words = field(default_factory=Words)
+
+
+class Recordings(Importer):
+    """A manifest's sessions. source: the manifest; steps: folder of their results, beside the shards."""
+
+    name, title, basis, neck_folded = "recordings", "Recordings", "arkit", False
+    num_expression = 41
+    expects = "sessions in a manifest"
+    rebuilds = True
+
+    def __init__(self, source: Path, options: ImportOptions | None = None):
+        super().__init__(source, options)
+        self._manifest: Manifest | None = None
+        self._steps: list[Path] = []
+        self.steps_folder: Path | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        if self._manifest is None:
+            self._manifest = load_manifest(self.source)
+        return self._manifest
+
+    @property
+    def items_per_shard(self) -> int:
+        """So many that there is work for many processes, and not too many files."""
+        return max(1, min(_SESSIONS_PER_SHARD, -(-len(self.manifest.sessions) // _MOST_SHARDS)))
+
+    @property
+    def license(self) -> str:
+        return self.manifest.license
+
+    @property
+    def consent(self) -> str:
+        return self.manifest.consent
+
+    def check_source(self) -> None:
+        """Raises UserError for a wrong manifest and for backends that are not known or not installed."""
+        backends = self.manifest.backends
+        activity.check_activity(backends.activity)
+        if any(session.layout in (None, "mixed") and len(session.files) == 1 for session in self.manifest.sessions):
+            diarization.diarization_version(backends.diarization)
+        for what, name, known in (("words", backends.words, WORDS), ("prosody", backends.prosody, FEATURES)):
+            if name.split(":")[0] not in known:
+                raise UserError(f"expected a backend for {what} among {', '.join(known)}, found {name!r}")
+
+    def settings(self) -> dict[str, Any]:
+        return {"manifest": self.manifest.model_dump(mode="json")}
+
+    def path(self, name: str) -> Path:
+        return self.source.parent / name
+
+    def scan(self) -> Iterator[Item]:
+        for session in self.manifest.sessions:
+            yield Item(session.name, tuple(session.files), session.people, session.split, session.name)
+
+    def load(self, item: Item) -> HeardRecording:
+        session = next(session for session in self.manifest.sessions if session.name == item.item_id)
+        backends = self.manifest.backends
+        steps = Steps(self.steps_folder or self.source.parent / STEPS)
+        files = [self.path(name) for name in session.files]
+        heard = hear(files, steps, session.layout, session.channels, session.offsets_s, backends.activity,
+                     backends.diarization)  # fmt: skip
+        self._steps += [steps.folder / key for key in heard.keys if key.startswith("media-")]
+        words = find_words(heard, steps, backends.words, session.language or self.manifest.language)
+        sides = [
+            HeardSide(person, OwnVoice(heard, side), words=words.of(side), speech=heard.spans[side])
+            for side, person in enumerate(item.people)
+        ]
+        share = speech_share(heard)
+        about = {
+            "layout": heard.layout, "steps": steps.about, "gain_offset_db": heard.offset_db,
+            "speech_share": [round(x, 4) for x in share],
+        }  # fmt: skip
+        notes = list(heard.notes)
+        if heard.layout == "mixed" and session.speakers:
+            notes.append("one microphone: the first to speak is taken as the first of `speakers`")
+        return HeardRecording(
+            sides, heard.seconds, source=self.manifest.name, notes=notes, about=about, session=session, heard=heard,
+            words=words, turns=find_turns(heard.spans, heard.sounds, words.has_words if words.known else None),
+        )  # fmt: skip
+
+    def complete(self, recording: HeardRecording, exchanges: list[Exchange]) -> None:
+        session, heard = recording.session, recording.heard
+        sides = {person: side for side, person in enumerate(session.people)}
+        for exchange in exchanges:
+            exchange.language = recording.words.language or session.language or self.manifest.language
+            exchange.license = session.license or self.manifest.license
+            exchange.consent = session.consent or self.manifest.consent
+            start = exchange.session_onset_s + exchange.start_s
+            end = exchange.session_onset_s + exchange.end_s
+            for name, person in ((exchange.previous_speaker, exchange.previous), (
+                exchange.responder_name, exchange.responder)):  # fmt: skip
+                person.residual_db = residual_db(heard, sides[name], start, end) if name in sides else float("nan")
+            add_features(exchange, self.manifest.backends.prosody)
+            judge(exchange)
+
+    def close(self) -> None:
+        """Decoded sound is made again when it is wanted; everything else that was found stays."""
+        for folder in self._steps:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._steps.clear()

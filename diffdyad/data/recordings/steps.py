@@ -1,0 +1,65 @@
+"""Steps of the work, each done once: their results lie on the disk under a key of everything that they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+STEP_FILE = "step.json"
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step gave: values for `step.json`, and files in `folder`. key stands for both in what comes after."""
+
+    key: str
+    folder: Path
+    values: dict[str, Any]
+
+
+@dataclass
+class Steps:
+    """The steps of one recording. folder: where results of all recordings lie; about: what was used, for the report."""
+
+    folder: Path
+    about: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def run(
+        self, step: str, backend: str, version: str, settings: Mapping[str, Any], inputs: list[str],
+        make: Callable[[Path], dict[str, Any]],
+    ) -> StepResult:
+        """The result of a step, made by `make(folder)` (which returns values for JSON) unless it is there already.
+
+        inputs: keys of the steps before, or hashes of files. A result appears whole or not at all.
+        """
+        what = {"step": step, "backend": backend, "version": version, "settings": dict(settings), "inputs": inputs}
+        key = f"{step}-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]}"
+        self.about[step] = {"backend": backend, "version": version, "settings": dict(settings), "key": key}
+        folder = self.folder / key
+        if not (folder / STEP_FILE).exists():
+            partial = self.folder / f".{key}.{os.getpid()}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            try:
+                values = make(partial)
+                (partial / STEP_FILE).write_text(json.dumps({**what, "values": values}, sort_keys=True, indent=1))
+                shutil.rmtree(folder, ignore_errors=True)
+                os.replace(partial, folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+        return StepResult(key, folder, json.loads((folder / STEP_FILE).read_text())["values"])
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

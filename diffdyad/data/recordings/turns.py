@@ -1,0 +1,90 @@
+"""Turns, and which of them answer which: pauses merged, backchannels left out, gaps and lengths that fit.
+
+A turn is *verbal*; *nonverbal* (laughter, say) where voice activity finds no speech in it, or a recogniser no words;
+*mixed* where it has both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from diffdyad.data.recordings.frames import Span, merge
+
+PAUSE_S, BACKCHANNEL_S = 0.5, 1.0
+SHORTEST_TURN_S, SHORTEST_NONVERBAL_S = 3.0, 0.5
+GAPS_S = (-0.5, 1.5)
+
+KINDS = ("verbal", "nonverbal", "mixed", "backchannel")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn, or a backchannel. side: index of the person; seconds on the recording's clock."""
+
+    side: int
+    start_s: float
+    end_s: float
+    kind: str = "verbal"
+
+    @property
+    def duration_s(self) -> float:
+        return self.end_s - self.start_s
+
+
+def find_turns(
+    spans: Sequence[Sequence[Span]], sounds: Sequence[Sequence[Span]] = (),
+    has_words: Callable[[int, Span], bool] | None = None,
+) -> list[Turn]:
+    """All turns and backchannels in order of their beginning.
+
+    spans: each person's speech; sounds: what else is heard of them; has_words: whether a recogniser found words in a
+    span of a side, where one was asked. A turn of at most 1 s is a backchannel, unless nothing in it is speech.
+    """
+    found = []
+    for side, own in enumerate(spans):
+        other = list(sounds[side]) if sounds else []
+        if has_words is not None:
+            other += [span for span in own if span[1] - span[0] >= SHORTEST_NONVERBAL_S and not has_words(side, span)]
+        for start, end in merge([*own, *other], PAUSE_S):
+            wordless = [span for span in other if start <= span[0] < end]
+            worded = any(start <= span[0] < end and span not in wordless for span in own)
+            kind = "mixed" if worded and wordless else "verbal" if worded else "nonverbal"
+            if kind != "nonverbal" and end - start <= BACKCHANNEL_S:
+                kind = "backchannel"
+            found.append(Turn(side, start, end, kind))
+    return sorted(found, key=lambda turn: (turn.start_s, turn.end_s, turn.side))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A turn that answers another. chained: that other is itself the answer before this one."""
+
+    previous: Turn
+    turn: Turn
+    chained: bool
+
+
+def find_answers(turns: Sequence[Turn], end_s: float | None = None) -> list[Answer]:
+    """Adjacent turns of two people that fit each other, backchannels aside. end_s: where the recording ends."""
+    found: list[Answer] = []
+    for previous, turn in pairwise(turn for turn in turns if turn.kind != "backchannel"):
+        if fits(previous, turn, end_s):
+            found.append(Answer(previous, turn, bool(found) and found[-1].turn is previous))
+    return found
+
+
+def fits(previous: Turn, turn: Turn, end_s: float | None = None) -> bool:
+    """Whether `turn` answers `previous`: the previous one verbal and of at least 3 s, the gap -0.5 to 1.5 s, the answer
+    of at least 3 s, or 0.5 s where it is non-verbal."""
+    shortest = SHORTEST_NONVERBAL_S if turn.kind == "nonverbal" else SHORTEST_TURN_S
+    duration = min(turn.end_s, end_s if end_s is not None else turn.end_s) - turn.start_s
+    return (
+        previous.side != turn.side
+        and previous.kind in ("verbal", "mixed")
+        and GAPS_S[0] <= turn.start_s - previous.end_s <= GAPS_S[1]
+        and previous.duration_s >= SHORTEST_TURN_S
+        and duration >= shortest
+        and turn.end_s > previous.end_s
+    )

@@ -1,0 +1,296 @@
+"""`diffdyad data describe`: what is in a dataset of exchanges, and do its responders move otherwise than others?"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffdyad.data.dynamics import AXES, head_dynamics
+from diffdyad.data.exchange import SPLITS, Exchange
+from diffdyad.data.intake import Shard
+from diffdyad.errors import UserError
+from diffdyad.evaluation import events
+from diffdyad.evaluation.bootstrap import bootstrap_mean, expanded_tail, resample_weights
+from diffdyad.evaluation.people import independent_units
+
+_SHORTEST_S = 1.0
+_PERCENTILES = (5, 25, 50, 75, 95)
+
+
+@dataclass
+class Clip:
+    """One exchange, as far as it is counted. rates: figures of the response's motion; those not measured are absent."""
+
+    people: tuple[str, str]
+    split: str
+    kind: str
+    seconds: float
+    gap_s: float
+    overlap: float
+    head_sd_deg: list[float]
+    head_speed_deg_s: list[float]
+    rates: dict[str, float]
+    valence: float
+    arousal: float
+    source: str
+    keep: bool
+    reasons: list[str] = field(default_factory=list)
+    has_previous: bool = True
+
+
+FIGURES = {
+    "nods_per_min": "nods per minute",
+    "smiles_per_min": "smiles that begin, per minute",
+    "smile_level": "smile, mean of mouthSmile (0 to 1)",
+    "brow_raises_per_min": "brow raises per minute",
+    "head_speed_deg_s": "head speed, degrees/s",
+    "head_sd_deg": "head rotation, standard deviation, degrees",
+}
+"""What clips are compared by."""
+
+
+def read_clips(folder: str | os.PathLike, progress: bool = False) -> list[Clip]:
+    """All exchanges of a dataset, without their sound. Raises UserError where there are none, or a shard is damaged."""
+    from tqdm.auto import tqdm
+
+    folder = Path(folder)
+    paths = [path for split in SPLITS for path in sorted(folder.glob(f"{split}-*-of-*.parquet"))]
+    if not paths:
+        raise UserError(f"expected parquet shards of exchanges in {folder}, found none")
+    bar = tqdm(paths, desc=f"reading {folder.name}", unit="shard", disable=not progress)
+    return [_clip(exchange) for path in bar for exchange in Shard(path, audio=False)]
+
+
+def _clip(exchange: Exchange) -> Clip:
+    first = round(-exchange.start_s * exchange.fps)  # frame of the onset
+    if exchange.response_kind == "silent" or first >= exchange.responder.num_frames:
+        first = 0  # who only listens is looked at while listening
+    person = exchange.responder
+    motion = {group: array[first:] for group, array in person.motion.items() if len(array)}
+    valid = person.valid[first:]
+    head = head_dynamics(motion, valid, exchange.fps)
+    previous, responder = exchange.previous_speaker, exchange.responder_name
+    return Clip(
+        (previous or responder, responder), exchange.split, exchange.response_kind,
+        exchange.end_s - exchange.start_s, exchange.gap_s, exchange.overlap_ratio, head.sd_deg, head.speed_deg_s,
+        _rates(exchange, motion, valid, head.speed_deg_s, head.sd_deg), exchange.valence, exchange.arousal,
+        exchange.source, exchange.keep, exchange.reject_reasons, bool(previous),
+    )  # fmt: skip
+
+
+def _rates(
+    exchange: Exchange, motion: dict[str, np.ndarray], valid: np.ndarray, speed: list[float], sd: list[float]
+) -> dict[str, float]:
+    seconds = len(valid) / exchange.fps
+    if seconds < _SHORTEST_S or not valid.any():
+        return {}
+    found, per_min = {}, 60.0 / seconds
+    if "global_orient" in motion:
+        pitch = motion["global_orient"][:, 0] + (motion["neck_pose"][:, 0] if "neck_pose" in motion else 0.0)
+        found["nods_per_min"] = len(events.nods(_held(pitch, valid), exchange.fps)) * per_min
+        found["head_speed_deg_s"] = float(np.linalg.norm(speed)) if speed else math.nan
+        found["head_sd_deg"] = float(np.linalg.norm(sd)) if sd else math.nan
+    names = exchange.layout.expression_names
+    if names and "expression" in motion:
+        def mean_of(*wanted: str) -> np.ndarray:
+            return _held(motion["expression"][:, [names.index(name) for name in wanted]].mean(1), valid)
+
+        smile = mean_of("mouthSmileLeft", "mouthSmileRight")
+        brow = mean_of("browInnerUp", "browOuterUpLeft", "browOuterUpRight")
+        found["smiles_per_min"] = len(events.smiles(smile, exchange.fps)) * per_min
+        found["smile_level"] = float(smile.mean())
+        found["brow_raises_per_min"] = len(events.brow_raises(brow, exchange.fps)) * per_min
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _held(track: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """A track whose invalid frames are bridged, so that a tracker's loss is no event."""
+    frames = np.flatnonzero(valid)
+    return np.interp(np.arange(len(track)), frames, track[frames])
+
+
+# ----------------------------------------------------------------------------------------------------------- describe
+
+
+def describe(clips: Sequence[Clip]) -> dict[str, Any]:
+    """Counts and distributions, as a mapping that JSON takes."""
+    gaps = [clip.gap_s for clip in clips if clip.has_previous and clip.kind != "silent"]
+    by_split = defaultdict(list)
+    for clip in clips:
+        by_split[clip.split].append(clip)
+    reasons = Counter(reason for clip in clips for reason in clip.reasons)
+    summary: dict[str, Any] = {
+        "exchanges": len(clips), "hours": sum(clip.seconds for clip in clips) / 3600,
+        "people": len({name for clip in clips for name in clip.people}),
+        "splits": {split: {"exchanges": len(own), "hours": sum(clip.seconds for clip in own) / 3600,
+                           "people": len({name for clip in own for name in clip.people})}
+                   for split, own in by_split.items()},
+        "kinds": dict(Counter(clip.kind for clip in clips)), "sources": dict(Counter(clip.source for clip in clips)),
+        "without_previous_turn": sum(not clip.has_previous for clip in clips),
+        "seconds": _percentiles([clip.seconds for clip in clips]), "gap_s": _percentiles(gaps),
+        "overlapping": float(np.mean([gap < 0 for gap in gaps])) if gaps else math.nan,
+        "kept": sum(clip.keep for clip in clips), "rejected": dict(reasons),
+        "head": {}, "figures": {},
+    }  # fmt: skip
+    for name in ("valence", "arousal"):
+        summary[f"previous_{name}"] = _percentiles([getattr(clip, name) for clip in clips])
+    for number, axis in enumerate(AXES):
+        for what in ("head_sd_deg", "head_speed_deg_s"):
+            values = [getattr(clip, what)[number] for clip in clips if getattr(clip, what)]
+            summary["head"][f"{axis}_{what.removeprefix('head_')}"] = _percentiles(values)
+    for name in FIGURES:
+        summary["figures"][name] = _percentiles([clip.rates[name] for clip in clips if name in clip.rates])
+    return summary
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
+    """count, mean, and percentiles; None where nothing is known."""
+    known = np.array([value for value in values if math.isfinite(value)])
+    if not len(known):
+        return None
+    found = {f"p{p}": float(np.percentile(known, p)) for p in _PERCENTILES}
+    return {"count": len(known), "mean": float(known.mean()), **found}
+
+
+def description_lines(summary: dict[str, Any]) -> list[str]:
+    lines = [f"{summary['exchanges']} exchanges, {summary['hours']:.2f} h, {summary['people']} people"]
+    for split, own in summary["splits"].items():
+        lines.append(f"  {split}: {own['exchanges']} exchanges, {own['hours']:.2f} h, {own['people']} people")
+    lines.append("responses: " + ", ".join(f"{kind} {count}" for kind, count in sorted(summary["kinds"].items())))
+    if summary["rejected"]:
+        lines.append(f"kept {summary['kept']}; " + "; ".join(f"{n}: {why}" for why, n in summary["rejected"].items()))
+    rows = {"length, s": summary["seconds"], "gap, s": summary["gap_s"], "valence before": summary["previous_valence"],
+            "arousal before": summary["previous_arousal"]}  # fmt: skip
+    rows |= {f"head {name.replace('_', ' ')}": values for name, values in summary["head"].items()}
+    rows |= {FIGURES[name]: values for name, values in summary["figures"].items()}
+    width = max(map(len, rows))
+    lines.append(f"{'':{width}} " + "".join(f"{name:>9}" for name in ("count", "mean", "5 %", "median", "95 %")))
+    for name, values in rows.items():
+        if values is not None:
+            cells = [f"{values['count']:9d}"] + [f"{values[key]:9.3g}" for key in ("mean", "p5", "p50", "p95")]
+            lines.append(f"{name:{width}} " + "".join(cells))
+    if math.isfinite(summary["overlapping"]):
+        lines.append(f"{summary['overlapping']:.0%} of the answers begin before the previous turn has ended")
+    return lines
+
+
+# ------------------------------------------------------------------------------------------------------------ against
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One figure in two datasets: means with 95 % intervals over people, their difference, and its size in standard
+    deviations (Cohen's d; Cohen 1988) with its interval. NaN = too few people."""
+
+    figure: str
+    first: float
+    second: float
+    difference: float
+    difference_low: float
+    difference_high: float
+    d: float
+    d_low: float
+    d_high: float
+    clips: tuple[int, int]
+    units: tuple[int, int]
+
+
+def contrast(first: Sequence[Clip], second: Sequence[Clip], seed: int = 0, resamples: int = 2000) -> list[Contrast]:
+    """Do the responders of `first` move otherwise than those of `second`? A row per figure that both have.
+
+    People (and whoever they are linked to by conversations) are drawn anew with all of their clips.
+    """
+    generator = np.random.default_rng(seed)
+    found = []
+    for name in FIGURES:
+        sets = [[clip for clip in clips if name in clip.rates] for clips in (first, second)]
+        if not all(sets):
+            continue
+        values = [np.array([clip.rates[name] for clip in own]) for own in sets]
+        units = [independent_units([clip.people for clip in own]) for own in sets]
+        counts = tuple(int(unit.max()) + 1 for unit in units)
+        plain = _effect(*([np.ones(len(v))[None] for v in values]), *values)
+        low = high = (math.nan, math.nan)
+        if min(counts) >= 2:
+            weights = [resample_weights(u, 1, resamples, generator)[:, :, 0] for u in units]
+            tail = expanded_tail(min(counts), 0.95)
+            low, high = np.nanquantile(_effect(*weights, *values), [tail, 1 - tail], axis=1)
+        found.append(Contrast(
+            name, *(float(bootstrap_mean(v, u, generator, 50).value) for v, u in zip(values, units)),
+            float(plain[0, 0]), float(low[0]), float(high[0]), float(plain[1, 0]), float(low[1]), float(high[1]),
+            tuple(map(len, sets)), counts,
+        ))  # fmt: skip
+    return found
+
+
+def _effect(wa: np.ndarray, wb: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:  # (2, R)
+    """Difference of the weighted means, and the same over the pooled standard deviation."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        means = [(w @ x) / w.sum(1) for w, x in ((wa, a), (wb, b))]
+        sums = [w @ x**2 - w.sum(1) * m**2 for w, x, m in zip((wa, wb), (a, b), means)]
+        spread = np.sqrt(np.maximum(sum(sums), 0) / np.maximum(wa.sum(1) + wb.sum(1) - 2, 1))
+        return np.stack([means[0] - means[1], (means[0] - means[1]) / spread])
+
+
+def contrast_lines(rows: Sequence[Contrast], names: tuple[str, str]) -> list[str]:
+    if not rows:
+        return ["nothing to compare: no figure of motion is known in both"]
+    width = max(len(FIGURES[row.figure]) for row in rows)
+    lines = [f"{'':{width}} {names[0][:12]:>12} {names[1][:12]:>12}  difference [95 %]          d [95 %]"]
+    for row in rows:
+        lines.append(
+            f"{FIGURES[row.figure]:{width}} {row.first:12.3f} {row.second:12.3f}  {row.difference:+.3f} "
+            f"[{row.difference_low:+.3f}, {row.difference_high:+.3f}]  "
+            f"{row.d:+.2f} [{row.d_low:+.2f}, {row.d_high:+.2f}]"
+        )
+    lines.append(f"clips: {rows[0].clips[0]} and {rows[0].clips[1]}; independent groups of people: {rows[0].units[0]} "
+                 f"and {rows[0].units[1]}; intervals over people (nan: too few)")  # fmt: skip
+    return lines
+
+
+# ---------------------------------------------------------------------------------------------------------- to a user
+
+
+def describe_datasets(
+    folder: str | os.PathLike, against: str | os.PathLike | None = None, out: str | os.PathLike | None = None,
+    progress: bool = False,
+) -> list[str]:
+    """Lines about a dataset, or about two; with `out`, also describe.json and describe.png in that folder."""
+    clips = read_clips(folder, progress)
+    result: dict[str, Any] = {"dataset": str(folder), **describe(clips)}
+    lines = [f"{folder}:", *description_lines(result)]
+    other: list[Clip] = []
+    if against is not None:
+        other = read_clips(against, progress)
+        rows = contrast(clips, other)
+        result["against"] = {"dataset": str(against), "figures": [asdict(row) for row in rows]}
+        lines += ["", f"{folder} against {against}, while responding:"]
+        lines += contrast_lines(rows, (Path(folder).name, Path(against).name))
+    if out is not None:
+        from diffdyad.staging import staged
+        from diffdyad.survey_plot import plot
+
+        with staged(out, ["describe.json", "describe.png"]) as partial:
+            text = json.dumps(_finite(result), indent=1)
+            (partial / "describe.json").write_text(text + "\n", encoding="utf-8")
+            plot(clips, other, (Path(folder).name, Path(against).name if against is not None else ""),
+                 partial / "describe.png")  # fmt: skip
+        lines.append(f"{out}: describe.json, describe.png")
+    return lines
+
+
+def _finite(value: Any) -> Any:
+    """NaN as null, which JSON has."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
