@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from diffdyad import __version__
 from diffdyad.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError, redact
+from diffdyad.judging.options import add_commands as add_judging_commands
 from diffdyad.settings import DEFAULT_GAP_S, DTYPES, MOST_SAMPLES, MOST_STEPS, SCHEDULERS, SampleSettings
 
 
@@ -136,6 +137,7 @@ def _parser() -> _Parser:
         "export", help="write exchanges or a motion in the form of another system",
         description="Writes a dataset of exchanges, or one motion.npz, as other systems read it.",
     ))  # fmt: skip
+    add_judging_commands(commands)
     _add_push(commands.add_parser(
         "push", help="put a trained pipeline on the Hugging Face Hub",
         description="Uploads a pipeline with its model card as one commit. The login is that of `hf auth login`, or\n"
