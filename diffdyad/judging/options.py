@@ -138,6 +138,8 @@ def _add_context(parser: argparse.ArgumentParser) -> None:
                      "are answered: 1 = 32 of them (default: %(default)g)")
     run.add_argument("--critic-pairs", metavar="N", type=whole, default=4000, help="real pairs that the retrieval's "
                      "critic is trained on, of the other splits (default: %(default)d)")
+    run.add_argument("--head", metavar="clay|FILE", help="a head in the motion's basis, for millimetres (default: the "
+                     "clay head for ARKit, none for FLAME)")
     run.add_argument("--no-video", dest="video", action="store_false", help="leave out the clips and the blind page "
                      "(default: made)")
     run.add_argument("--answers", metavar="FILE", help="answers.json that the blind page saved, to be read into the "
