@@ -115,7 +115,8 @@ def _head(name: str | None, pipeline: DyadPipeline) -> HeadModel | None:
     if name is not None and name != "clay":
         head = HeadModel.from_file(name)
         if head.basis != pipeline.layout.basis:
-            raise UserError(f"expected --head in the model's basis {pipeline.layout.basis}, found {head.basis} in {name}")
+            wanted = pipeline.layout.basis
+            raise UserError(f"expected --head in the model's basis {wanted}, found {head.basis} in {name}")
         return head
     return HeadModel.clay() if pipeline.layout.basis == "arkit" else None
 

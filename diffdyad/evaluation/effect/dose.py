@@ -55,8 +55,10 @@ class Dose:
 
 def asks(chosen: Sequence[int], answers: Answers) -> list[Ask]:
     """All answers that `doses` needs."""
-    return [Ask(index, condition, scale, NUM_SAMPLES) for scale in SCALES for index in chosen
-            for condition in (TRUE, NEAR) if scale > 0 or condition == TRUE if answers.has(index, condition)]  # fmt: skip
+    return [
+        Ask(index, condition, scale, NUM_SAMPLES) for scale in SCALES for index in chosen for condition in (TRUE, NEAR)
+        if (scale > 0 or condition == TRUE) and answers.has(index, condition)
+    ]  # fmt: skip
 
 
 def doses(

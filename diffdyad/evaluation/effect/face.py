@@ -24,8 +24,7 @@ class Face:
     def __init__(self, head: HeadModel, layout: MotionLayout, fps: float, max_points: int = 60):
         self.head, self.layout, self.fps = head, layout, fps
         self.gauge = FaceGauge(head, layout)
-        sets = {**{name: found for name, found in head.vertex_sets.items() if name in REGIONS},
-                **{name: found for name, found in metric_vertices(head).items() if name in ("lips", "face")}}  # fmt: skip
+        sets = {**head.vertex_sets, **metric_vertices(head)}
         self._points, self._where, first = [], {}, 0
         for name in REGIONS:
             if name in sets:

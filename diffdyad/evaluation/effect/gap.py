@@ -113,7 +113,8 @@ def keys(network: Network, conditions: Conditions, seed: int) -> list[str]:
         donors = [int(d[index]) for d in (swaps.near, swaps.far, swaps.near_too)]
         features = item.features
         found.append(content_key(
-            _FORMAT, LEVELS, SECONDARY_LEVELS, PURE_DRAWS, network.fingerprint, network.answer, seed, item.name, features.start_s, features.previous_end_s,
+            _FORMAT, LEVELS, SECONDARY_LEVELS, PURE_DRAWS, network.fingerprint, network.answer, seed, item.name,
+            features.start_s, features.previous_end_s,
             turns[index], [turns[d] if d >= 0 else None for d in donors], features.motion, features.speech,
         ))  # fmt: skip
     return found

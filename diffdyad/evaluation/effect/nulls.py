@@ -63,7 +63,8 @@ def _dataset(rng: np.random.Generator) -> Array:
     for _ in range(2):
         samples = noise + reaction(NUM_ANSWERED, answered)[:, None]
         energies.append(np.array([energy_score(x, y) for x, y in zip(samples, truth)]))
-    scores = rng.normal(size=(2, NUM_ANSWERED, 1, GALLERY)) + 0.5 * rng.normal(size=(2, NUM_ANSWERED, NUM_SAMPLES, GALLERY))
+    scores = rng.normal(size=(2, NUM_ANSWERED, 1, GALLERY))
+    scores = scores + 0.5 * rng.normal(size=(2, NUM_ANSWERED, NUM_SAMPLES, GALLERY))
     own = [ranks(s, np.zeros(NUM_ANSWERED, int)).reciprocal for s in scores]
     margin = 0.3
     opening = margin + 0.5 * scale[answered] * rng.standard_t(5, NUM_ANSWERED)

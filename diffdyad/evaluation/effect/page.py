@@ -7,6 +7,7 @@ import dataclasses
 import html
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,16 +27,7 @@ _CONTROL_FIGURES = (
     "frechet_expression_per_channel", "frechet_expression_movement_per_channel",
 )  # fmt: skip
 
-_CSS = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#1a1d21;background:#fff}
-h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem;border-top:1px solid #ddd;padding-top:1rem}
-.verdict{padding:1rem 1.3rem;border-radius:.5rem;border-left:.5rem solid var(--c);background:#f5f6f8}
-.verdict b{font-size:1.35rem;color:var(--c)}table{border-collapse:collapse;font-size:.85rem;margin:.6rem 0}
-td,th{padding:.2rem .6rem;border-bottom:1px solid #e3e5e8;text-align:right}td:first-child,th:first-child{text-align:left}
-img{max-width:100%}.scroll{overflow-x:auto}.note{color:#555;font-size:.9rem}video{width:100%;max-width:52rem}
-@media(prefers-color-scheme:dark){body{background:#15171a;color:#e6e8ea}.verdict{background:#1f2328}
-td,th{border-color:#333}h2{border-color:#333}.note{color:#aaa}img{background:#fff;border-radius:.3rem}}
-"""
+_CSS = Path(__file__).with_name("report.css")
 _COLOURS = {"meaningful": "#2f855a", "not meaningful": "#9b2c2c", "cannot tell": "#b7791f"}
 
 
@@ -78,20 +70,21 @@ def to_html(
     verdict, evidence, facts = findings.verdict, findings.evidence, findings.facts
     parts = [
         f"<h1>Does the context matter? {html.escape(title)}</h1>",
-        f"<div class=verdict style='--c:{_COLOURS[verdict.word]}'><b>{verdict.word}</b><p>{html.escape(verdict.sentence)}"
-        f"</p></div><ul>{''.join(f'<li>{html.escape(reason)}</li>' for reason in verdict.reasons)}</ul>",
-        f"<p class=note>{facts['exchanges']} exchanges of {facts['people']} people, {facts['units']} independent pairs; "
-        f"the first {facts['answer_s']:g} s of each answer; {facts['answered']} exchanges answered {facts['samples']} "
-        "times under the true turn, another turn of the same speaker, and none, from the same noise. Endpoints are "
-        "tested one-sided by sign flips over pairs at 5 %; brackets are 95 % bootstrap intervals over pairs.</p>",
+        f"<div class=verdict style='--c:{_COLOURS[verdict.word]}'><b>{verdict.word}</b>"
+        f"<p>{html.escape(verdict.sentence)}</p></div>",
+        f"<ul>{''.join(f'<li>{html.escape(reason)}</li>' for reason in verdict.reasons)}</ul>",
+        f"<p class=note>{facts['exchanges']} exchanges of {facts['people']} people, {facts['units']} independent "
+        f"pairs; the first {facts['answer_s']:g} s of each answer; {facts['answered']} exchanges answered "
+        f"{facts['samples']} times under the true turn, another turn of the same speaker, and none, from the same noise. "
+        "Endpoints are tested one-sided by sign flips over pairs at 5 %; brackets are 95 % bootstrap intervals over pairs.</p>",
         *(f"<p class=note>{html.escape(note)}</p>" for note in findings.notes),
         _endpoints(findings), _dose(findings, evidence), _modalities(findings), _retrieval(findings),
         _where(findings, head), _lips(findings), _videos(videos), _blind(blind), _controls(findings.controls),
         _about(facts, timings or {}),
     ]  # fmt: skip
     return (f"<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-            f"<title>Context effect: {html.escape(title)}</title><style>{_CSS}</style></head><body>"
-            f"{''.join(parts)}</body></html>\n")  # fmt: skip
+            f"<title>Context effect: {html.escape(title)}</title><style>{_CSS.read_text(encoding='utf-8')}</style>"
+            f"</head><body>{''.join(parts)}</body></html>\n")  # fmt: skip
 
 
 def _image(png: bytes, alt: str) -> str:
@@ -124,8 +117,9 @@ def _endpoints(findings: Findings) -> str:
     rows += [_effect_row(f"loss gap, described: {name}", effect) for name, effect in findings.gaps.items()
              if name in ("swap-far", "time-scrambled")]  # fmt: skip
     rows += [_effect_row(f"control, placebo: {name}", effect) for name, effect in evidence.placebo.items()]
+    power = evidence.power_at_smallest
     r2 = [[name, f"{_number(100 * x.value)} %", f"[{_number(100 * x.low)}, {_number(100 * x.high)}] %",
-           f"{_number(100 * evidence.power_at_smallest[name])} %"] for name, x in evidence.partial_r2.items()]  # fmt: skip
+           f"{_number(100 * power[name])} %"] for name, x in evidence.partial_r2.items()]  # fmt: skip
     groups = [[group, *(f"{_number(effects[name].mean)} ({_number(effects[name].p_value, 2)})" for name in effects)]
               for group, effects in findings.by_group.items()]  # fmt: skip
     legend = "".join(f"<li><b>{name}</b>: {about}</li>" for name, about in ABOUT.items())
@@ -176,9 +170,9 @@ def _retrieval(findings: Findings) -> str:
     rows = [[name, _number(first), _number(mrr)] for name, (first, mrr) in found.rows.items()]
     rows.append(["chance", *map(_number, found.chance)])
     return (
-        f"<h2>Retrieval: which of {findings.facts['gallery']} turns came before?</h2>{text}<p class=note>A critic fitted "
-        f"on {found.num_pairs} real pairs of other people. `truth` is its ceiling: real answers. Real answers tell their "
-        f"own turn from a near one by {_number(found.truth.mean)} of the reciprocal rank (p = "
+        f"<h2>Retrieval: which of {findings.facts['gallery']} turns came before?</h2>{text}<p class=note>A critic "
+        f"fitted on {found.num_pairs} real pairs of other people. `truth` is its ceiling: real answers. They tell "
+        f"their own turn from a near one by {_number(found.truth.mean)} of the reciprocal rank (p = "
         f"{_number(found.truth.p_value, 2)}).</p>"
         + _image(pictures.retrieval_bars(found.rows, found.chance), "retrieval against chance and ceiling")
         + _table(["answers to", "R@1", "mean reciprocal rank"], rows)
@@ -194,8 +188,8 @@ def _where(findings: Findings, head: HeadModel | None) -> str:
              _number(found.head_deg.get(name))] for name in found.regions_mm]  # fmt: skip
     half = f"{found.half_life_s:.2g} s" if math.isfinite(found.half_life_s) else "longer than what was looked at"
     text = (
-        "<h2>Where, when, and which part of the turn</h2><p class=note>Of the mean of what the model expects, true turn "
-        "against none: descriptive.</p>"
+        "<h2>Where, when, and which part of the turn</h2><p class=note>Of the mean of what the model expects, true "
+        "turn against none: descriptive.</p>"
         + _image(pictures.heat_map(head, found.heat_mm), "heat map on the head")
         + _table(["against", *(f"{r}, mm" for r in regions), "head, deg"], rows)
         + _image(pictures.time_curves(
@@ -231,19 +225,19 @@ def _videos(videos: Sequence[tuple[str, bytes]]) -> str:
     if not videos:
         return ""
     shown = "".join(
-        f"<figure><video controls preload=metadata src='data:video/mp4;base64,{base64.b64encode(data).decode()}'></video>"
-        f"<figcaption class=note>{html.escape(caption)}</figcaption></figure>" for caption, data in videos
+        f"<figure><video controls preload=metadata src='data:video/mp4;base64,{base64.b64encode(data).decode()}'>"
+        f"</video><figcaption class=note>{html.escape(caption)}</figcaption></figure>" for caption, data in videos
     )
-    return f"<h2>Where the context changes most</h2>{shown}<p class=note><a href='blind/index.html'>The blind page</a> " \
-           "shows single answers in random order.</p>"  # fmt: skip
+    return (f"<h2>Where the context changes most</h2>{shown}<p class=note><a href='blind/index.html'>The blind page</a>"
+            " shows single answers in random order.</p>")  # fmt: skip
 
 
 def _blind(blind: dict | None) -> str:
     if not blind:
         return ""
-    rows = [[name, str(row["count"]), f"{100 * row['share']:.0f} %", f"[{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
-             " %", f"{100 * row['chance']:.0f} %"] for name, row in blind.items()]  # fmt: skip
-    return "<h2>What people said, blind</h2>" + _table(["question", "answers", "share", "95 %", "chance"], rows)
+    rows = [[name, str(row["count"]), *(f"{100 * row[key]:.0f} %" for key in ("share", "low", "high", "chance"))]
+            for name, row in blind.items()]  # fmt: skip
+    return "<h2>What people said, blind</h2>" + _table(["question", "answers", "share", "from", "to", "chance"], rows)
 
 
 def _controls(report: Report | None) -> str:
@@ -254,8 +248,8 @@ def _controls(report: Report | None) -> str:
     table = [[f"{line.name}", *(_number(report.cells["all", row, line.name].value)
                                 if ("all", row, line.name) in report.cells else "&ndash;" for row in rows)]
              for line in lines]  # fmt: skip
-    return ("<h2>Control rows</h2><p class=note>The answers to the true turns, beside predictions that know nothing, or "
-            "too much: a figure in which a control does as well says nothing about the model.</p>"
+    return ("<h2>Control rows</h2><p class=note>The answers to the true turns, beside predictions that know nothing, "
+            "or too much: a figure in which a control does as well says nothing about the model.</p>"
             + _table(["figure", *rows], table))  # fmt: skip
 
 

@@ -128,7 +128,8 @@ def time_curves(times_s: np.ndarray, curves: Mapping[str, np.ndarray], title: st
     def paint(axes) -> None:
         for (name, curve), colour in zip(curves.items(), (_BLUE, _ORANGE, _GREEN)):
             axes[0].plot(times_s, curve, color=colour, label=name)
-        axes[0].set(title=title, xlabel="seconds since the answer's onset", ylabel="change of the face, mm", ylim=(0, None))
+        axes[0].set(title=title, xlabel="seconds since the answer's onset", ylabel="change of the face, mm",
+                    ylim=(0, None))  # fmt: skip
         axes[0].legend(frameon=False)
 
     return _draw((6, 3), 1, paint)

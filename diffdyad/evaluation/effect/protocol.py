@@ -97,7 +97,7 @@ class Setting:
 
 @dataclass
 class Retrieval:
-    """rows: name -> (R@1, MRR) of the own turn; chance: the same of guessing; truth: contrast that makes it testable."""
+    """rows: name -> (R@1, MRR) of the own turn; chance: of guessing; truth: the contrast that makes it testable."""
 
     rows: dict[str, tuple[float, float]]
     chance: tuple[float, float]
@@ -175,7 +175,8 @@ def choose(items: Sequence[Item], swaps: Swaps, count: int, fps: float) -> list[
 
 
 def measure(
-    pipeline: DyadPipeline, setting: Setting, settings: ProtocolSettings, crew: Crew, placebo: DyadPipeline | None = None
+    pipeline: DyadPipeline, setting: Setting, settings: ProtocolSettings, crew: Crew,
+    placebo: DyadPipeline | None = None,
 ) -> tuple[Network, Answers]:
     """All that needs the network, shared among the processes: losses and answers."""
     network = Network(pipeline, settings.answer_s)
@@ -244,7 +245,8 @@ def conclude(
     }  # fmt: skip
     return Findings(
         decide(evidence), evidence, found,
-        {group: {name: effect_of(gaps.gap(name, TRUE, group), units, rng) for name in CONTRASTS} for group in gap.GROUPS},
+        {group: {name: effect_of(gaps.gap(name, TRUE, group), units, rng) for name in CONTRASTS}
+         for group in gap.GROUPS},
         {name: found[without(name)] for name in modalities}, {name: found[swapped(name)] for name in modalities},
         retrieved, doses, dose.largest_usable(doses) if doses else 1.0,
         where.look(network, setting.conditions, gaps, looked, face, settings.seed, crew.bar("where")) if face else None,

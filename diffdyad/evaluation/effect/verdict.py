@@ -48,7 +48,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """word: one of three; sentence: for a reader; reasons: what it rests on, a line each; more_units: None = unknown."""
+    """word: one of three; sentence: for a reader; reasons: what it rests on; more_units: pairs, None = not known."""
 
     word: str
     sentence: str
@@ -80,9 +80,10 @@ def decide(evidence: Evidence) -> Verdict:
     powered = [name for name in bounded if e.power_at_smallest[name] >= POWER]
     if powered:
         name = powered[0]
+        r2 = e.partial_r2[name]
         reasons.append(
-            f"Partial R2 against {name}: {_percent(e.partial_r2[name].value)}, below {_percent(e.partial_r2[name].high)}"
-            f" with 95 % confidence; an effect of {_percent(e.smallest_effect)} would have been found with a power of "
+            f"Partial R2 against {name}: {_percent(r2.value)}, below {_percent(r2.high)} with 95 % confidence; "
+            f"an effect of {_percent(e.smallest_effect)} would have been found with a power of "
             f"{_percent(e.power_at_smallest[name])}."
         )  # fmt: skip
         return Verdict(
@@ -127,15 +128,17 @@ def units_at_power(power: float, num_units: int) -> int | None:
 
 
 def _say(endpoint: Endpoint) -> str:
-    parts = [f"{name}: {effect.mean:.3g} {endpoint.unit} [{effect.low:.3g}, {effect.high:.3g}], p = {effect.p_value:.2g}"
-             f", d_z = {effect.d_z:.2f}" for name, effect in endpoint.contrasts.items()]  # fmt: skip
+    parts = [f"{name}: {effect.mean:.3g} {endpoint.unit} [{effect.low:.3g}, {effect.high:.3g}], "
+             f"p = {effect.p_value:.2g}, d_z = {effect.d_z:.2f}"
+             for name, effect in endpoint.contrasts.items()]  # fmt: skip
     return f"{endpoint.name} {'holds' if endpoint.holds else 'does not hold'} ({'; '.join(parts)})."
 
 
 def _say_lips(lips: Equivalence | None) -> str:
     if lips is None:
         return "The lips are not known: no head in the motion's basis was given."
-    return (f"The lips {'hold' if lips.holds else 'are not shown to hold'}: their opening changes by {lips.mean:.3f} mm "
+    state = "hold" if lips.holds else "are not shown to hold"
+    return (f"The lips {state}: their opening changes by {lips.mean:.3f} mm "
             f"[{lips.low:.3f}, {lips.high:.3f}], margin {lips.margin:g} mm.")  # fmt: skip
 
 
