@@ -1,4 +1,4 @@
-"""The context protocol and the evaluation of a model, end to end on a small dataset; and the parts that cut and swap."""
+"""The context protocol and the evaluation of a model, end to end on a small dataset; parts that cut and swap."""
 
 import json
 from dataclasses import replace
@@ -158,7 +158,8 @@ def test_a_swapped_modality_is_the_donors_and_all_else_the_own():
     assert both.features["prosody"][:, 0].tolist() == [0, 0, 1, 1, 1]
     assert both.valid["prosody"].tolist() == [False, False, True, True, True]
     assert mixed(turn(1.0, 3), turn(2.0, 5), "text").sentence.tolist() == [2]
-    order = scrambled(replace(turn(1.0, 9), features={"motion": torch.arange(18.0).view(9, 2)}), np.random.default_rng(0))
+    cells = {"motion": torch.arange(18.0).view(9, 2)}
+    order = scrambled(replace(turn(1.0, 9), features=cells), np.random.default_rng(0))
     assert sorted(order.features["motion"][:, 0].tolist()) == list(range(0, 18, 2))
     assert order.features["motion"][:, 0].tolist() != list(range(0, 18, 2))
 

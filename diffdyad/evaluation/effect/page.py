@@ -75,8 +75,9 @@ def to_html(
         f"<ul>{''.join(f'<li>{html.escape(reason)}</li>' for reason in verdict.reasons)}</ul>",
         f"<p class=note>{facts['exchanges']} exchanges of {facts['people']} people, {facts['units']} independent "
         f"pairs; the first {facts['answer_s']:g} s of each answer; {facts['answered']} exchanges answered "
-        f"{facts['samples']} times under the true turn, another turn of the same speaker, and none, from the same noise. "
-        "Endpoints are tested one-sided by sign flips over pairs at 5 %; brackets are 95 % bootstrap intervals over pairs.</p>",
+        f"{facts['samples']} times under the true turn, another turn of the same speaker, and none, from the same "
+        "noise. Endpoints are tested one-sided by sign flips over pairs at 5 %; brackets are 95 % bootstrap intervals "
+        "over pairs.</p>",
         *(f"<p class=note>{html.escape(note)}</p>" for note in findings.notes),
         _endpoints(findings), _dose(findings, evidence), _modalities(findings), _retrieval(findings),
         _where(findings, head), _lips(findings), _videos(videos), _blind(blind), _controls(findings.controls),
