@@ -210,6 +210,8 @@ def _sample(arguments: argparse.Namespace) -> None:
     record = result.record
     print(f"{result.out}: {', '.join(result.files)} ({record['motion']['seconds']:.2f} s of motion, "
           f"{record['seconds']['total']:.1f} s in all, real-time factor {record['real_time_factor']:.3f})")
+    for line in record["resolved"]["knob"] or []:
+        print(line)
 
 
 # --------------------------------------------------------------------------------------------- train

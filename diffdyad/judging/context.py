@@ -41,6 +41,7 @@ from diffdyad.evaluation.effect.protocol import (
 from diffdyad.evaluation.effect.reading import Reading, read_items, usable
 from diffdyad.export import join_panels, write_video
 from diffdyad.head import HeadModel
+from diffdyad.knob import KNOB
 from diffdyad.media import SAMPLING_RATE, normalise_loudness
 from diffdyad.pipeline import DyadPipeline
 from diffdyad.render import Renderer, render_frames
@@ -122,6 +123,8 @@ def _head(name: str | None, pipeline: DyadPipeline) -> HeadModel | None:
 
 
 def _write(out: Path, findings: Findings, arguments, head, videos, judged, clock) -> None:
+    if arguments.store:
+        (Path(arguments.model) / KNOB).write_text(json.dumps(page.knob(findings), indent=1) + "\n", encoding="utf-8")
     title = f"{arguments.model} on {Path(arguments.dataset).name}"
     document = {
         "format": page.FORMAT, **page.to_json(findings), "knob": page.knob(findings), "blind": judged,

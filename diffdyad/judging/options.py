@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from diffdyad.errors import UserError
 
@@ -142,6 +143,8 @@ def _add_context(parser: argparse.ArgumentParser) -> None:
                      "clay head for ARKit, none for FLAME)")
     run.add_argument("--no-video", dest="video", action="store_false", help="leave out the clips and the blind page "
                      "(default: made)")
+    run.add_argument("--store", action="store_true", help="leave what was found about the guidance scale beside the "
+                     "model's weights, for `diffdyad sample` to say; MODEL must be a folder (default: off)")
     run.add_argument("--answers", metavar="FILE", help="answers.json that the blind page saved, to be read into the "
                      "report (default: DIR/blind/answers.json, where it exists)")
     run.add_argument("--seed", metavar="N", type=whole, default=0, help="whole number of 0 or more (default: "
@@ -155,6 +158,8 @@ def _add_context(parser: argparse.ArgumentParser) -> None:
 def _context(arguments: argparse.Namespace) -> None:
     if not arguments.power and arguments.out is None:
         raise UserError("expected --out DIR for the report, found none; or --power, which writes none")
+    if arguments.store and not Path(arguments.model).is_dir():
+        raise UserError(f"expected --model to be a folder for --store, found {arguments.model!r}")
     within("--smallest-effect", arguments.smallest_effect, 1e-4, 0.5)
     within("--lips-margin-mm", arguments.lips_margin_mm, 0.01, 10)
     within("--answer-s", arguments.answer_s, 1, 5)
