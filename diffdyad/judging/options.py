@@ -49,8 +49,9 @@ def add_commands(commands) -> None:
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", nargs="?", help="folder of a dataset of exchanges, for --model")
     what = parser.add_argument_group("what is scored")
-    what.add_argument("--model", metavar="default|DIR|USER/REPO", help="a model, which answers the exchanges of "
-                      "DATASET (default: not given)")
+    what.add_argument("--model", metavar="default|DIR|USER/REPO|nearest", help="a model, which answers the exchanges "
+                      "of DATASET; nearest: the baseline that copies the training answer whose sound is nearest "
+                      "(default: not given)")
     what.add_argument("--pred", metavar="DIR", help="a folder of motion files instead (default: not given)")
     what.add_argument("--truth", metavar="DIR", help="the folder of the true motions of --pred (default: not given)")
     model = parser.add_argument_group("with a model")
