@@ -32,6 +32,23 @@ def read_knob(folder: Path) -> dict | None:
                         "run the command again") from None  # fmt: skip
 
 
+def card_section(folder: Path) -> list[str]:
+    """The model card's section on the context, in Markdown; nothing where the protocol has not judged the model."""
+    knob = read_knob(folder)
+    if knob is None:
+        return []
+    regions = list(next(iter(knob["change_mm"].values()), {}))
+    rows = [f"| {scale} | " + " | ".join(f"{moved[name]:.2f}" for name in regions) + " |"
+            for scale, moved in knob["change_mm"].items()]  # fmt: skip
+    table = "\n".join([f"| guidance scale | {' | '.join(f'{name}, mm' for name in regions)} |",
+                       "|---|" + "---|" * len(regions), *rows])  # fmt: skip
+    return [
+        f"## Context\n\nDoes the previous turn change the motion, in the right direction? `diffdyad context`: "
+        f"**{knob.get('verdict', 'not judged')}**. {knob.get('sentence', '')}\n\nLargest usable guidance scale: "
+        f"{float(knob['largest_usable_scale']):g}. Change of the face against scale 0:\n\n{table}"
+    ]
+
+
 def describe_knob(knob: dict, scales: Sequence[float]) -> list[str]:
     """A line per scale, between those that were measured too, and one on the largest usable scale."""
     measured = sorted((float(scale), regions) for scale, regions in knob["change_mm"].items())

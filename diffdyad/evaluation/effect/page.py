@@ -55,7 +55,8 @@ def to_json(value: Any) -> Any:
 def knob(findings: Findings) -> dict:
     """What a checkpoint is told of its context: millimetres per scale and region, and the largest usable scale."""
     return {
-        "format": FORMAT, "verdict": findings.verdict.word, "largest_usable_scale": findings.largest_scale,
+        "format": FORMAT, "verdict": findings.verdict.word, "sentence": findings.verdict.sentence,
+        "largest_usable_scale": findings.largest_scale,
         "change_mm": {f"{dose.scale:g}": to_json(dose.change_mm) for dose in findings.doses},
         "about": "mean change of the face's regions against scale 0, over the first "
                  f"{findings.facts['answer_s']:g} s of {findings.facts['answered']} answers",

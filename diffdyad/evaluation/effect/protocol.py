@@ -48,6 +48,7 @@ ANSWERED = 32
 """Exchanges that are answered under TRUE, NULL and SWAP-near, at --budget 1."""
 
 NUM_SAMPLES = 8
+_SPLIT = 8  # exchanges of which start is told from context
 CONTRASTS = (NEAR, NULL)
 
 
@@ -188,7 +189,7 @@ def measure(
     main = [Ask(index, name, 1.0, NUM_SAMPLES) for index in setting.chosen for name in (TRUE, NULL, NEAR)]
     answers.make(main, crew.share, crew.bar("answers"))
     answers.make(dose.asks(setting.chosen, answers), crew.share, crew.bar("dose"))
-    answers.make(where.split_asks(setting.chosen[:16], setting.conditions), crew.share, crew.bar("starts"))
+    answers.make(where.split_asks(setting.chosen[:_SPLIT], setting.conditions), crew.share, crew.bar("starts"))
     crew.wait()
     return network, answers
 
@@ -250,7 +251,7 @@ def conclude(
         {name: found[without(name)] for name in modalities}, {name: found[swapped(name)] for name in modalities},
         retrieved, doses, dose.largest_usable(doses) if doses else 1.0,
         where.look(network, setting.conditions, gaps, looked, face, settings.seed, crew.bar("where")) if face else None,
-        where.split(answers, chosen[:16], face) if face else None,
+        where.split(answers, chosen[:_SPLIT], face) if face else None,
         _controls(answers, setting, face.gauge if face else None, settings), facts, notes,
     )  # fmt: skip
 
