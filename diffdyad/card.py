@@ -19,6 +19,7 @@ import yaml
 
 from diffdyad.data.exchange import shards
 from diffdyad.errors import UserError
+from diffdyad.knob import card_section
 from diffdyad.motion import MotionLayout
 from diffdyad.traces import without_machine
 
@@ -163,6 +164,7 @@ def _text(pipeline: Path, settings: dict, log: Log, license: str | None, descrip
         "## Data\n\n" + _data(settings.get("data") or {}),
         "## Training\n\n" + _training(settings, log),
         "## Figures\n\n" + _figures(log, curves),
+        *card_section(pipeline),
         "## Use\n\n" + _USE,
         "## Limits\n\n" + _limits(settings, layout),
         "## License\n\n" + (f"`{license}`" if license else "None is given: ask the authors before you use it."),

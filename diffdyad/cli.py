@@ -18,6 +18,7 @@ from diffdyad import __version__
 from diffdyad.data_commands import add_data
 from diffdyad.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError, redact
 from diffdyad.flags import number, whole
+from diffdyad.judging.options import add_commands as add_judging_commands
 from diffdyad.settings import DEFAULT_GAP_S, DTYPES, MOST_SAMPLES, MOST_STEPS, SCHEDULERS, SampleSettings
 
 
@@ -105,6 +106,7 @@ def _parser() -> _Parser:
     ))  # fmt: skip
     data = commands.add_parser("data", help="make datasets of exchanges")
     add_data(data.add_subparsers(title="commands", metavar="COMMAND", required=True))
+    add_judging_commands(commands)
     _add_push(commands.add_parser(
         "push", help="put a trained pipeline on the Hugging Face Hub",
         description="Uploads a pipeline with its model card as one commit. The login is that of `hf auth login`, or\n"
@@ -177,6 +179,8 @@ def _sample(arguments: argparse.Namespace) -> None:
     record = result.record
     print(f"{result.out}: {', '.join(result.files)} ({record['motion']['seconds']:.2f} s of motion, "
           f"{record['seconds']['total']:.1f} s in all, real-time factor {record['real_time_factor']:.3f})")
+    for line in record["resolved"]["knob"] or []:
+        print(line)
 
 
 # --------------------------------------------------------------------------------------------- train

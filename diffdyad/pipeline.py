@@ -23,6 +23,7 @@ from diffdyad.context import Context, ContextEncoder, PreviousTurn, TurnFeatures
 from diffdyad.denoiser import MotionDenoiser
 from diffdyad.errors import UserError
 from diffdyad.guidance import ArticulationGuard, Guidance, aperture_basis, presence
+from diffdyad.knob import read_knob
 from diffdyad.motion import Motion, MotionLayout, MotionStats
 from diffdyad.timeline import Timeline
 from diffdyad.traces import quiet_diffusers, without_origin
@@ -85,6 +86,7 @@ class DyadPipeline(DiffusionPipeline):
     ):
         super().__init__()
         self.commit: str | None = None
+        self.knob: dict | None = None
         self.register_modules(
             denoiser=denoiser, scheduler=scheduler, statistics=statistics, speech_encoder=speech_encoder,
             context_encoder=context_encoder,
@@ -141,6 +143,7 @@ class DyadPipeline(DiffusionPipeline):
         # who names a repository has asked for the network: encoders it refers to may come from there too
         pipeline.speech_encoder.allow_download = pipeline.context_encoder.allow_download = remote
         pipeline.commit = path.name if remote else None
+        pipeline.knob = read_knob(path)
         return pipeline
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args, push_to_hub: bool = False, **kwargs) -> None:

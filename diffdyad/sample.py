@@ -26,6 +26,7 @@ from diffdyad.errors import UserError
 from diffdyad.flame import FLAME_BASES
 from diffdyad.head import HeadModel
 from diffdyad.inputs import Inputs, exchange_folder, read_inputs
+from diffdyad.knob import describe_knob
 from diffdyad.media import SAMPLING_RATE
 from diffdyad.motion import save_motion
 from diffdyad.pipeline import DyadPipeline
@@ -277,6 +278,7 @@ def _record(
             "scheduler": type(pipeline.scheduler).__name__,
             "device": str(pipeline.device),
             "model_commit": pipeline.commit,
+            "knob": describe_knob(pipeline.knob, settings.guidance_scale) if pipeline.knob else None,
             "retargeted_from": pipeline.layout.basis if first.layout.basis != pipeline.layout.basis else None,
         },
         "seed": settings.seed,

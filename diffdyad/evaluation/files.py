@@ -90,7 +90,7 @@ def evaluate_files(
         loaded = list(pool.map(read, chosen))
     clips = [clip for clip, _ in loaded]
     predictions = {clip.clip_id: motions for clip, motions in loaded}
-    gauge = _gauge(clips[0].truth.layout, head)
+    gauge = gauge_for(clips[0].truth.layout, head)
     report = score(
         clips, predictions, gauge, settings, (lambda done: progress(done, len(clips))) if progress else None
     )
@@ -284,7 +284,7 @@ def _fit(mask: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([mask[:count], np.zeros(max(0, count - len(mask)), bool)])
 
 
-def _gauge(layout: MotionLayout, head: str | os.PathLike | None) -> FaceGauge | None:
+def gauge_for(layout: MotionLayout, head: str | os.PathLike | None) -> FaceGauge | None:
     if head is None or str(head) == "clay":
         if layout.basis != "arkit" and head is None:
             return None

@@ -1,0 +1,261 @@
+"""The report: one HTML page that needs nothing beside it, and the same as JSON."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import html
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffdyad.evaluation.effect import pictures
+from diffdyad.evaluation.effect.conditions import ABOUT, NEAR, NULL, OCCLUSION_S
+from diffdyad.evaluation.effect.inference import Effect
+from diffdyad.evaluation.effect.protocol import Findings
+from diffdyad.evaluation.report import Report
+from diffdyad.head import HeadModel
+
+FORMAT = 1
+_CONTROL_FIGURES = (
+    "energy_score_rms_mm", "face_vertex_error_mean_mm", "lip_vertex_error_max_mean_mm", "mouth_opening_error_mean_mm",
+    "expression_error_rms", "head_rotation_error_mean_deg", "face_speed_mean_mm_s", "face_jerk_mean_mm_s3",
+    "expression_variance_ratio", "jaw_audio_correlation_mean", "blinks_per_minute", "smiles_per_minute",
+    "frechet_expression_per_channel", "frechet_expression_movement_per_channel",
+)  # fmt: skip
+
+_CSS = Path(__file__).with_name("report.css")
+_COLOURS = {"meaningful": "#2f855a", "not meaningful": "#9b2c2c", "cannot tell": "#b7791f"}
+
+
+def to_json(value: Any) -> Any:
+    """Dataclasses, arrays and numbers as JSON has them; what is undefined is null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if isinstance(value, Report):
+            return value.to_dict()
+        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        extra = {name: getattr(value, name) for name in ("holds", "is_usable") if hasattr(type(value), name)}
+        return {**fields, **extra}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return to_json(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+def knob(findings: Findings) -> dict:
+    """What a checkpoint is told of its context: millimetres per scale and region, and the largest usable scale."""
+    return {
+        "format": FORMAT, "verdict": findings.verdict.word, "sentence": findings.verdict.sentence,
+        "largest_usable_scale": findings.largest_scale,
+        "change_mm": {f"{dose.scale:g}": to_json(dose.change_mm) for dose in findings.doses},
+        "about": "mean change of the face's regions against scale 0, over the first "
+                 f"{findings.facts['answer_s']:g} s of {findings.facts['answered']} answers",
+    }  # fmt: skip
+
+
+def to_html(
+    findings: Findings, title: str, head: HeadModel | None, videos: Sequence[tuple[str, bytes]] = (),
+    blind: dict | None = None, timings: Mapping[str, float] | None = None,
+) -> str:
+    """videos: caption and MP4; blind: what people answered, see `blind.read_answers`."""
+    verdict, evidence, facts = findings.verdict, findings.evidence, findings.facts
+    parts = [
+        f"<h1>Does the context matter? {html.escape(title)}</h1>",
+        f"<div class=verdict style='--c:{_COLOURS[verdict.word]}'><b>{verdict.word}</b>"
+        f"<p>{html.escape(verdict.sentence)}</p></div>",
+        f"<ul>{''.join(f'<li>{html.escape(reason)}</li>' for reason in verdict.reasons)}</ul>",
+        f"<p class=note>{facts['exchanges']} exchanges of {facts['people']} people, {facts['units']} independent "
+        f"pairs; the first {facts['answer_s']:g} s of each answer; {facts['answered']} exchanges answered "
+        f"{facts['samples']} times under the true turn, another turn of the same speaker, and none, from the same "
+        "noise. Endpoints are tested one-sided by sign flips over pairs at 5 %; brackets are 95 % bootstrap intervals "
+        "over pairs.</p>",
+        *(f"<p class=note>{html.escape(note)}</p>" for note in findings.notes),
+        _endpoints(findings), _dose(findings, evidence), _modalities(findings), _retrieval(findings),
+        _where(findings, head), _lips(findings), _videos(videos), _blind(blind), _controls(findings.controls),
+        _about(facts, timings or {}),
+    ]  # fmt: skip
+    return (f"<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+            f"<title>Context effect: {html.escape(title)}</title><style>{_CSS.read_text(encoding='utf-8')}</style>"
+            f"</head><body>{''.join(parts)}</body></html>\n")  # fmt: skip
+
+
+def _image(png: bytes, alt: str) -> str:
+    return f"<img alt='{html.escape(alt, quote=True)}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "&ndash;" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{cell}</th>" for cell in header)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<div class=scroll><table><tr>{head}</tr>{body}</table></div>"
+
+
+def _effect_row(name: str, effect: Effect) -> list[str]:
+    return [name, _number(effect.mean), f"[{_number(effect.low)}, {_number(effect.high)}]", _number(effect.p_value, 2),
+            _number(effect.d_z, 2), str(effect.num_units)]  # fmt: skip
+
+
+def _endpoints(findings: Findings) -> str:
+    evidence, rows = findings.evidence, []
+    for end in (evidence.gap, evidence.energy, evidence.retrieval):
+        state = "not testable" if not end.testable else "holds" if end.holds else "does not hold"
+        if not end.contrasts:
+            rows.append([f"<b>{end.name}</b>: {state}", *["&ndash;"] * 5])
+        rows += [_effect_row(f"<b>{end.name}</b>, true turn against {name} ({end.unit}): {state}", effect)
+                 for name, effect in end.contrasts.items()]  # fmt: skip
+    rows += [_effect_row(f"loss gap, described: {name}", effect) for name, effect in findings.gaps.items()
+             if name in ("swap-far", "time-scrambled")]  # fmt: skip
+    rows += [_effect_row(f"control, placebo: {name}", effect) for name, effect in evidence.placebo.items()]
+    power = evidence.power_at_smallest
+    r2 = [[name, f"{_number(100 * x.value)} %", f"[{_number(100 * x.low)}, {_number(100 * x.high)}] %",
+           f"{_number(100 * power[name])} %"] for name, x in evidence.partial_r2.items()]  # fmt: skip
+    groups = [[group, *(f"{_number(effects[name].mean)} ({_number(effects[name].p_value, 2)})" for name in effects)]
+              for group, effects in findings.by_group.items()]  # fmt: skip
+    legend = "".join(f"<li><b>{name}</b>: {about}</li>" for name, about in ABOUT.items())
+    return (
+        "<h2>Endpoints</h2>" + _table(["endpoint", "effect", "95 %", "p", "d_z", "pairs"], rows)
+        + "<p>Partial R² of the expression given the own audio (what the true turn explains and the other does not, at "
+        "pure noise), with 90 % intervals, and the power to find the smallest effect of interest, "
+        f"{100 * evidence.smallest_effect:g} %:</p>" + _table(["against", "partial R²", "90 %", "power"], r2)
+        + "<p>Loss gap by group of channels, in their variances (p):</p>"
+        + _table(["channels", *next(iter(findings.by_group.values()))], groups) + f"<ul class=note>{legend}</ul>"
+    )  # fmt: skip
+
+
+def _dose(findings: Findings, evidence) -> str:
+    if not findings.doses:
+        return "<h2>Dose</h2><p>No head in the motion's basis was given: millimetres are left out.</p>"
+    regions = list(findings.doses[0].change_mm)
+    rows = [[f"{d.scale:g}", *(_number(d.change_mm[r]) for r in regions), _number(d.turn_mm["face"]),
+             _number(d.head_deg), _number(d.cosine), _number(d.energy), _number(d.lips_mm),
+             "yes" if d.lips_hold else "no", _number(d.jerk), "yes" if d.is_usable else "no"]
+            for d in findings.doses]  # fmt: skip
+    return (
+        f"<h2>Dose: the largest usable scale is {findings.largest_scale:g}</h2>"
+        "<p class=note>Descriptive: guidance moves answers apart by construction. A scale may be used where its change "
+        "has the direction of scale 1, the lips hold, and motion is not jerkier than without context.</p>"
+        + _image(pictures.dose_curve(findings.doses, findings.largest_scale, evidence.lips.margin), "dose curve")
+        + _table(["scale", *(f"{r}, mm" for r in regions), "from another turn, mm", "head, deg", "cosine",
+                  "energy score", "lips, mm", "lips hold", "jerk, ratio", "usable"], rows)
+    )  # fmt: skip
+
+
+def _modalities(findings: Findings) -> str:
+    effects = {f"without {name}": effect for name, effect in findings.modalities.items()}
+    effects |= {f"{name} of another turn": effect for name, effect in findings.swapped_modalities.items()}
+    return (
+        "<h2>Which modality</h2><p class=note>How much worse the truth is denoised when one modality is left out, or "
+        "taken from the near swap, all else as it was: leave one out, which has no order.</p>"
+        + _image(pictures.forest(effects, "loss gap by modality", "variances of the expression"), "forest plot")
+        + _table(["modality", "effect", "95 %", "p", "d_z", "pairs"], [_effect_row(*x) for x in effects.items()])
+    )  # fmt: skip
+
+
+def _retrieval(findings: Findings) -> str:
+    found, end = findings.retrieval, findings.evidence.retrieval
+    if found is None:
+        return f"<h2>Retrieval</h2><p>Not testable: {html.escape(end.why_not)}.</p>"
+    text = "" if end.testable else f"<p><b>Not testable:</b> {html.escape(end.why_not)}.</p>"
+    rows = [[name, _number(first), _number(mrr)] for name, (first, mrr) in found.rows.items()]
+    rows.append(["chance", *map(_number, found.chance)])
+    return (
+        f"<h2>Retrieval: which of {findings.facts['gallery']} turns came before?</h2>{text}<p class=note>A critic "
+        f"fitted on {found.num_pairs} real pairs of other people. `truth` is its ceiling: real answers. They tell "
+        f"their own turn from a near one by {_number(found.truth.mean)} of the reciprocal rank (p = "
+        f"{_number(found.truth.p_value, 2)}).</p>"
+        + _image(pictures.retrieval_bars(found.rows, found.chance), "retrieval against chance and ceiling")
+        + _table(["answers to", "R@1", "mean reciprocal rank"], rows)
+    )  # fmt: skip
+
+
+def _where(findings: Findings, head: HeadModel | None) -> str:
+    found, split = findings.where, findings.split
+    if found is None or head is None:
+        return ""
+    regions = list(found.regions_mm[NULL])
+    rows = [[name, *(_number(found.regions_mm[name].get(region)) for region in regions),
+             _number(found.head_deg.get(name))] for name in found.regions_mm]  # fmt: skip
+    half = f"{found.half_life_s:.2g} s" if math.isfinite(found.half_life_s) else "longer than what was looked at"
+    text = (
+        "<h2>Where, when, and which part of the turn</h2><p class=note>Of the mean of what the model expects, true "
+        "turn against none: descriptive.</p>"
+        + _image(pictures.heat_map(head, found.heat_mm), "heat map on the head")
+        + _table(["against", *(f"{r}, mm" for r in regions), "head, deg"], rows)
+        + _image(pictures.time_curves(
+            found.times_s, {"against none": found.curves_mm[NULL], "against another turn": found.curves_mm[NEAR]},
+            "when"), "effect over time")
+        + f"<p>Half of it is gone after {half}.</p>"
+        + _image(pictures.occlusion_bars(found.occlusion_s, found.occlusion_mm, OCCLUSION_S), "occlusion")
+    )  # fmt: skip
+    if split is None:
+        return text + "<p>Start against context: no exchange has another start of the same person.</p>"
+    shares = [[name, f"{100 * share:.1f} %"] for name, share in split.shares.items()]
+    return (
+        text + "<h2>Start against context</h2><p class=note>First frames and turn, each the own or another's, in "
+        f"{split.num_exchanges} exchanges at the same noise: shares of the variance of the face's points.</p>"
+        + _table(["", "share"], shares)
+        + _image(pictures.time_curves(split.times_s, split.curves_mm, "how long the start and the turn last"), "split")
+    )  # fmt: skip
+
+
+def _lips(findings: Findings) -> str:
+    lips = findings.evidence.lips
+    if lips is None:
+        return ""
+    return (
+        f"<h2>Lips {'hold' if lips.holds else 'are not shown to hold'}</h2>"
+        + _image(pictures.equivalence_bar(lips.mean, lips.low, lips.high, lips.margin), "equivalence of the lips")
+        + f"<p>{lips.mean:.3f} mm, 90 % interval [{lips.low:.3f}, {lips.high:.3f}], margin {lips.margin:g} mm: "
+        f"p = {lips.p_value:.2g} (two one-sided tests).</p>"
+    )
+
+
+def _videos(videos: Sequence[tuple[str, bytes]]) -> str:
+    if not videos:
+        return ""
+    shown = "".join(
+        f"<figure><video controls preload=metadata src='data:video/mp4;base64,{base64.b64encode(data).decode()}'>"
+        f"</video><figcaption class=note>{html.escape(caption)}</figcaption></figure>" for caption, data in videos
+    )
+    return (f"<h2>Where the context changes most</h2>{shown}<p class=note><a href='blind/index.html'>The blind page</a>"
+            " shows single answers in random order.</p>")  # fmt: skip
+
+
+def _blind(blind: dict | None) -> str:
+    if not blind:
+        return ""
+    rows = [[name, str(row["count"]), *(f"{100 * row[key]:.0f} %" for key in ("share", "low", "high", "chance"))]
+            for name, row in blind.items()]  # fmt: skip
+    return "<h2>What people said, blind</h2>" + _table(["question", "answers", "share", "from", "to", "chance"], rows)
+
+
+def _controls(report: Report | None) -> str:
+    if report is None:
+        return ""
+    rows = list(report.rows)
+    lines = [line for line in report.lines if line.name in _CONTROL_FIGURES]
+    table = [[f"{line.name}", *(_number(report.cells["all", row, line.name].value)
+                                if ("all", row, line.name) in report.cells else "&ndash;" for row in rows)]
+             for line in lines]  # fmt: skip
+    return ("<h2>Control rows</h2><p class=note>The answers to the true turns, beside predictions that know nothing, "
+            "or too much: a figure in which a control does as well says nothing about the model.</p>"
+            + _table(["figure", *rows], table))  # fmt: skip
+
+
+def _about(facts: dict, timings: Mapping[str, float]) -> str:
+    rows = [[html.escape(str(key)), html.escape(str(value))] for key, value in facts.items()]
+    rows += [[f"{name}, seconds", f"{seconds:.0f}"] for name, seconds in timings.items()]
+    return "<h2>The run</h2>" + _table(["", ""], rows)

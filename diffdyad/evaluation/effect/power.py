@@ -1,0 +1,109 @@
+"""Power before the run: how many independent pairs an effect of a given size needs, before there is a model.
+
+A reaction is planted into the truth's own expressions: per exchange a fixed pattern over channels, one of a few, that
+fades after the onset, in a quarter of the exchanges; scaled to a partial R2 given the own audio. An ideal model knows
+it: its loss gap against another turn is |r - r'|^2 + 2 e (r - r'), e what it cannot know. Units differ as they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffdyad.evaluation.arrays import Array
+from diffdyad.evaluation.effect.inference import POWER, power_of, unit_means, units_needed
+from diffdyad.evaluation.effect.reading import Item
+from diffdyad.motion import MotionStats
+
+EFFECTS = (0.003, 0.01, 0.03, 0.1)
+REACTIVE_SHARE, FADE_S = 0.25, 2.0
+_NUM_PATTERNS, _NUM_DRAWS = 4, 10
+_RIDGE = 10.0
+_AROUND = (-4, 0, 4)  # frames of own audio that are heard for a frame
+
+
+@dataclass(frozen=True)
+class PowerRow:
+    """For one planted partial R2: the size in deviations, power with the pairs at hand, and pairs for 90 %."""
+
+    partial_r2: float
+    d_z: float
+    power: float
+    needed: int | None
+
+
+def power_table(
+    items: Sequence[Item], stats: MotionStats, num_frames: int, generator: np.random.Generator,
+    effects: Sequence[float] = EFFECTS, efficiency: float = 1.0,
+) -> list[PowerRow]:
+    """efficiency: of what an ideal model would find, the share that the model at hand is trusted to find."""
+    residual, known = residuals(items, stats, num_frames)
+    units = np.array([item.unit for item in items])
+    num_units = len(np.unique(units))
+    rows = []
+    for effect in effects:
+        sizes = [_size(residual, known, units, effect, efficiency, stats, generator) for _ in range(_NUM_DRAWS)]
+        d_z = float(np.median(sizes))
+        rows.append(PowerRow(effect, d_z, power_of(d_z, num_units), units_needed(d_z, POWER)))
+    return rows
+
+
+def residuals(items: Sequence[Item], stats: MotionStats, num_frames: int) -> tuple[Array, Array]:
+    """What own audio does not explain of the standardised expression, (N, T, E), and which frames are known (N, T).
+
+    A ridge regression on the speech features around each frame.
+    """
+    span = stats.layout.slices["expression"]
+    targets, features, places = [], [], []
+    for number, item in enumerate(items):
+        onset = item.onset(stats.config.fps)
+        motion = stats.standardise(item.features.motion.to(stats.mean.device)).cpu()[onset:, span][:num_frames]
+        valid = item.features.valid[onset:, 0][:num_frames]
+        speech = item.features.speech.float().mean(1)
+        frames = torch.arange(onset, onset + len(motion))
+        heard = torch.cat([speech[(frames + k).clamp(0, len(speech) - 1)] for k in _AROUND], 1)
+        targets.append(motion[valid])
+        features.append(heard[valid])
+        places += [(number, int(k)) for k in torch.nonzero(valid)[:, 0]]
+    x, y = torch.cat(features).double(), torch.cat(targets).double()
+    left = y - _ridge(x, y)
+    residual = np.zeros((len(items), num_frames, y.shape[1]))
+    known = np.zeros((len(items), num_frames), bool)
+    rows, columns = np.array(places).T
+    residual[rows, columns], known[rows, columns] = left.numpy(), True
+    return residual, known
+
+
+def _ridge(x: Tensor, y: Tensor) -> Tensor:
+    x = (x - x.mean(0)) / x.std(0).clamp_min(1e-3)
+    x = torch.cat([x, torch.ones(len(x), 1)], 1)
+    weights = torch.linalg.solve(x.T @ x + _RIDGE * torch.eye(x.shape[1]), x.T @ y)
+    return x @ weights
+
+
+def _size(
+    residual: Array, known: Array, units: Array, effect: float, efficiency: float, stats: MotionStats,
+    generator: np.random.Generator,
+) -> float:
+    """d_z of the gap against another turn when reactions explain `effect` of the residual's variance."""
+    count, num_frames, width = residual.shape
+    patterns = generator.normal(size=(_NUM_PATTERNS, width)) * residual[known].std(0)
+    fade = np.exp(-np.arange(num_frames) / stats.config.fps / FADE_S)
+    reaction = np.zeros_like(residual)
+    for number in np.flatnonzero(generator.random(count) < REACTIVE_SHARE):
+        reaction[number] = fade[:, None] * patterns[generator.integers(_NUM_PATTERNS)] * generator.choice([-1, 1])
+    power = np.square(reaction[known]).sum()
+    if power == 0:
+        return 0.0
+    # r explains `effect` of r + e
+    reaction *= np.sqrt(effect / (1 - effect) * np.square(residual[known]).sum() / power)
+    expected = efficiency * reaction
+    wrong = expected[generator.permutation(count)]
+    gap = (np.square(residual + reaction - wrong) - np.square(residual + reaction - expected)) * known[..., None]
+    means = unit_means(gap.sum((1, 2)) / np.maximum(known.sum(1) * width, 1), units)
+    spread = means.std(ddof=1)
+    return float(means.mean() / spread) if spread > 0 else 0.0

@@ -1,0 +1,370 @@
+"""The protocol from end to end: what is generated and measured, stage by stage, and what it amounts to.
+
+Everything dear is kept on disk under names that say what it follows from, so that a run that was stopped goes on, and
+several processes share the work through the same folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from diffdyad.errors import UserError
+from diffdyad.evaluation.clips import Clip
+from diffdyad.evaluation.effect import critic, dose, gap, retrieval, where
+from diffdyad.evaluation.effect.answers import Answers, Ask
+from diffdyad.evaluation.effect.conditions import NEAR, NULL, PLACEBO, TRUE, Conditions, swapped, without
+from diffdyad.evaluation.effect.face import Face
+from diffdyad.evaluation.effect.gap import Gaps
+from diffdyad.evaluation.effect.inference import (
+    FEWEST_UNITS,
+    Effect,
+    Equivalence,
+    effect_of,
+    equivalence,
+    power_of,
+    ratio_interval,
+    unit_means,
+)
+from diffdyad.evaluation.effect.network import Network
+from diffdyad.evaluation.effect.reading import Item, Reading, read_items, usable
+from diffdyad.evaluation.effect.swaps import Swaps, find_swaps
+from diffdyad.evaluation.effect.verdict import Endpoint, Evidence, Verdict, decide
+from diffdyad.evaluation.gauge import FaceGauge
+from diffdyad.evaluation.report import Report
+from diffdyad.evaluation.score import score
+from diffdyad.evaluation.voice import frame_energy_db
+from diffdyad.evaluation.work import ScoreSettings
+from diffdyad.head import HeadModel
+from diffdyad.media import SAMPLING_RATE
+from diffdyad.motion import Motion
+from diffdyad.pipeline import DyadPipeline
+
+ANSWERED = 32
+"""Exchanges that are answered under TRUE, NULL and SWAP-near, at --budget 1."""
+
+NUM_SAMPLES = 8
+_SPLIT = 8  # exchanges of which start is told from context
+CONTRASTS = (NEAR, NULL)
+
+
+@dataclass(frozen=True)
+class ProtocolSettings:
+    """What `diffdyad context` can be asked for; see its --help."""
+
+    dataset: str
+    cache: Path
+    split: str = "test"
+    smallest_effect: float = 0.01
+    lips_margin_mm: float = 0.3
+    answer_s: float = 4.0
+    limit_pairs: int | None = None
+    budget: float = 1.0
+    critic_pairs: int = 4000
+    seed: int = 0
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who does the work. share: (k, n) of this process; wait: until all are here; bar: label -> progress(done, all)."""
+
+    share: tuple[int, int] = (0, 1)
+    wait: Callable[[], None] = lambda: None
+    bar: Callable[[str], Callable[[int, int], None]] = lambda label: lambda done, total: None
+
+
+@dataclass
+class Setting:
+    """What the run is about: exchanges with their units and swaps, and those that are answered."""
+
+    items: list[Item]
+    swaps: Swaps
+    conditions: Conditions
+    chosen: list[int]
+
+    @property
+    def units(self) -> np.ndarray:
+        return np.array([item.unit for item in self.items])
+
+    @property
+    def num_units(self) -> int:
+        return len(np.unique(self.units))
+
+
+@dataclass
+class Retrieval:
+    """rows: name -> (R@1, MRR) of the own turn; chance: of guessing; truth: the contrast that makes it testable."""
+
+    rows: dict[str, tuple[float, float]]
+    chance: tuple[float, float]
+    truth: Effect
+    num_pairs: int
+    correlations: list[float]
+
+
+@dataclass
+class Findings:
+    """All that a report says. gaps: by contrast, also those that are only described; controls: the metrics' table."""
+
+    verdict: Verdict
+    evidence: Evidence
+    gaps: dict[str, Effect]
+    by_group: dict[str, dict[str, Effect]]
+    modalities: dict[str, Effect]
+    swapped_modalities: dict[str, Effect]
+    retrieval: Retrieval | None
+    doses: list[dose.Dose]
+    largest_scale: float
+    where: where.Where | None
+    split: where.Split | None
+    controls: Report | None
+    facts: dict
+    notes: list[str] = field(default_factory=list)
+
+
+def prepare(pipeline: DyadPipeline, settings: ProtocolSettings, crew: Crew) -> Setting:
+    """Reads the dataset and finds the swaps. Raises UserError where there are too few independent people."""
+    if crew.share[0] == 0:
+        _read(pipeline, settings, crew)
+    crew.wait()
+    items = _read(pipeline, settings, crew)
+    units = sorted({item.unit for item in items})
+    if settings.limit_pairs is not None:
+        kept = set(units[: settings.limit_pairs])
+        items = [item for item in items if item.unit in kept]
+        units = sorted(kept)
+    if len(units) < FEWEST_UNITS:
+        raise UserError(
+            f"expected at least {FEWEST_UNITS} independent pairs of people in the split {settings.split} of "
+            f"{settings.dataset}, found {len(units)} ({len(items)} exchanges): nothing could be concluded about "
+            "others; add people, or see `diffdyad context DATASET --power`"
+        )
+    swaps = find_swaps(items, np.random.default_rng([settings.seed, 1]))
+    if (swaps.near >= 0).mean() < 0.5:
+        raise UserError(
+            f"expected another turn of the same speaker in the same session for most exchanges, found it for "
+            f"{int((swaps.near >= 0).sum())} of {len(items)}: sessions of one exchange cannot be judged"
+        )
+    conditions = Conditions(pipeline.context_encoder, items, swaps, settings.seed)
+    return Setting(items, swaps, conditions, choose(items, swaps, round(ANSWERED * settings.budget), pipeline.fps))
+
+
+def _read(pipeline: DyadPipeline, settings: ProtocolSettings, crew: Crew) -> list[Item]:
+    items = read_items(
+        settings.dataset, settings.split, settings.cache, Reading.of(pipeline), settings.workers,
+        progress=crew.bar("reading"),
+    )  # fmt: skip
+    return usable(items, pipeline.fps)
+
+
+def choose(items: Sequence[Item], swaps: Swaps, count: int, fps: float) -> list[int]:
+    """Exchanges to answer, one of each unit in turn, those that have a near swap and the longest answers first."""
+    by_unit: dict[int, list[int]] = {}
+    for index, item in enumerate(items):
+        if swaps.near[index] >= 0:
+            by_unit.setdefault(item.unit, []).append(index)
+    for members in by_unit.values():
+        members.sort(key=lambda index: -min(len(items[index].features.motion) - items[index].onset(fps), 4 * fps))
+    rounds = max(map(len, by_unit.values()))
+    order = [members[k] for k in range(rounds) for members in by_unit.values() if k < len(members)]
+    return order[:count]
+
+
+def measure(
+    pipeline: DyadPipeline, setting: Setting, settings: ProtocolSettings, crew: Crew,
+    placebo: DyadPipeline | None = None,
+) -> tuple[Network, Answers]:
+    """All that needs the network, shared among the processes: losses and answers."""
+    network = Network(pipeline, settings.answer_s)
+    gap.measure(network, setting.conditions, settings.cache / "gaps", settings.seed, crew.share, crew.bar("loss gap"))
+    if placebo is not None:
+        gap.measure(Network(placebo, settings.answer_s), setting.conditions, settings.cache / "gaps", settings.seed,
+                    crew.share, crew.bar("loss gap, placebo"))  # fmt: skip
+    answers = Answers(network, setting.conditions, settings.cache / "answers", settings.seed)
+    main = [Ask(index, name, 1.0, NUM_SAMPLES) for index in setting.chosen for name in (TRUE, NULL, NEAR)]
+    answers.make(main, crew.share, crew.bar("answers"))
+    answers.make(dose.asks(setting.chosen, answers), crew.share, crew.bar("dose"))
+    answers.make(where.split_asks(setting.chosen[:_SPLIT], setting.conditions), crew.share, crew.bar("starts"))
+    crew.wait()
+    return network, answers
+
+
+def conclude(
+    network: Network, answers: Answers, setting: Setting, settings: ProtocolSettings, crew: Crew,
+    head: HeadModel | None, placebo: DyadPipeline | None = None,
+) -> Findings:
+    """From what was measured to the verdict, in one process."""
+    rng = np.random.default_rng([settings.seed, 2])
+    pipeline, items, units, chosen = network.pipeline, setting.items, setting.units, setting.chosen
+    gaps = gap.gather(network, setting.conditions, settings.cache / "gaps", settings.seed)
+    face = Face(head, pipeline.layout, pipeline.fps) if head is not None else None
+    modalities = setting.conditions.modalities
+    found = {name: effect_of(gaps.gap(name), units, rng) for name in gaps.errors if name not in (TRUE, PLACEBO)}
+    gap_end = Endpoint(
+        "1 Loss gap", "how much worse the true expression is denoised with the wrong turn, or none", "variances",
+        {name: found[name] for name in CONTRASTS},
+    )  # fmt: skip
+    chosen_units = units[chosen]
+    truths = [network.target(items[index]) for index in chosen]
+    scores = {name: np.array([dose.score(answers(Ask(index, name, 1.0, NUM_SAMPLES)), *truth, pipeline.statistics)
+                              for index, truth in zip(chosen, truths)]) for name in (TRUE, NULL, NEAR)}  # fmt: skip
+    energy = Endpoint(
+        "2 Energy score", "how much farther from the truth the answers lie under the wrong turn, or none",
+        "deviations", {name: effect_of(scores[name] - scores[TRUE], chosen_units, rng) for name in CONTRASTS},
+    )  # fmt: skip
+    retrieved, third, notes = _retrieval(network, answers, setting, settings, crew, rng)
+    r2 = {name: _partial_r2(gaps, name, units, rng) for name in CONTRASTS}
+    evidence = Evidence(
+        gap_end, energy, third, _lips(answers, chosen, chosen_units, face, settings.lips_margin_mm),
+        _placebo(gaps, units, settings, rng, placebo, setting), r2, settings.smallest_effect,
+        {name: _power_at(gaps, name, units, settings.smallest_effect) for name in CONTRASTS}, setting.num_units,
+    )  # fmt: skip
+    doses = dose.doses(answers, chosen, chosen_units, truths, face, pipeline.statistics, settings.lips_margin_mm,
+                       rng) if face else []  # fmt: skip
+    looked = _spread(range(len(items)), 96)
+    bled = sum(item.has_bleed for item in items)
+    if bled:
+        notes.append(f"In {bled} of {len(items)} exchanges one voice was heard in the other's channel; it was gated.")
+    if setting.num_units < 20:
+        notes.append(f"Only {setting.num_units} independent pairs: intervals are wide and rough.")
+    if placebo is None:
+        notes.append("The placebo is a wrong turn taken for the true one; a model trained on permuted contexts was not "
+                     "given (--placebo).")  # fmt: skip
+    facts = {
+        "exchanges": len(items), "units": setting.num_units, "answered": len(chosen), "samples": NUM_SAMPLES,
+        "people": len({name for item in items for name in (item.previous_speaker, item.responder)}),
+        "answer_s": settings.answer_s, "seed": settings.seed, "split": settings.split,
+        "smallest_effect": settings.smallest_effect, "swap_distance": setting.swaps.distance,
+        "without_near_swap": int((setting.swaps.near < 0).sum()), "gallery": min(retrieval.GALLERY, len(items)),
+        "energy_score": {name: float(np.nanmean(values)) for name, values in scores.items()},
+        "loss": {name: float(np.nanmean(gaps.loss(name))) for name in gap.MAIN},
+    }  # fmt: skip
+    return Findings(
+        decide(evidence), evidence, found,
+        {group: {name: effect_of(gaps.gap(name, TRUE, group), units, rng) for name in CONTRASTS}
+         for group in gap.GROUPS},
+        {name: found[without(name)] for name in modalities}, {name: found[swapped(name)] for name in modalities},
+        retrieved, doses, dose.largest_usable(doses) if doses else 1.0,
+        where.look(network, setting.conditions, gaps, looked, face, settings.seed, crew.bar("where")) if face else None,
+        where.split(answers, chosen[:_SPLIT], face) if face else None,
+        _controls(answers, setting, face.gauge if face else None, settings), facts, notes,
+    )  # fmt: skip
+
+
+def _spread(indices: Sequence[int], most: int) -> list[int]:
+    return [indices[int(k)] for k in np.linspace(0, len(indices) - 1, min(most, len(indices)))]
+
+
+def _retrieval(network, answers, setting, settings, crew, rng) -> tuple[Retrieval | None, Endpoint, list[str]]:
+    name, about = "3 Retrieval", "the answer tells its turn among 32 better than an answer to another turn does"
+    pipeline, items = network.pipeline, setting.items
+    encoder, stats, units = pipeline.context_encoder, pipeline.statistics, setting.units
+    people = {person for item in items for person in (item.previous_speaker, item.responder)}
+    pairs = critic.real_pairs(
+        settings.dataset, settings.split, people, Reading.of(pipeline), settings.cache, settings.critic_pairs,
+        settings.workers, crew.bar("critic's pairs"),
+    )  # fmt: skip
+    if len(pairs) < critic.FEWEST_PAIRS:
+        why = f"the other splits hold {len(pairs)} real pairs of other people, {critic.FEWEST_PAIRS} are needed"
+        return None, Endpoint(name, about, "", {}, False, why), []
+
+    def vector(motion, known):
+        return critic.motion_vector(motion, known, pipeline.fps)
+
+    judge = critic.fit_critic(
+        [critic.turn_vector(encoder, pair.features.turn, pair.features.previous_end_s) for pair in pairs],
+        torch.stack([vector(*critic.answer_of(pair.features, stats, network.answer)) for pair in pairs]),
+    )
+    turns = [critic.turn_vector(encoder, item.turn, item.features.previous_end_s) for item in items]
+    truths = [critic.answer_of(item.features, stats, network.answer) for item in items]
+    rows = retrieval.galleries(items, np.random.default_rng([settings.seed, 3]))
+
+    def of(motions: torch.Tensor, places: np.ndarray) -> np.ndarray:
+        """(M, ..., Q) motions of exchanges at `places` -> (M, ..., S) scores with their galleries."""
+        flat = judge.scores(turns, motions.flatten(0, -2)).reshape(*motions.shape[:-1], len(items))
+        index = rows[places].reshape(len(places), *[1] * (flat.ndim - 2), -1)
+        return np.take_along_axis(flat, index, -1)
+
+    everywhere = np.arange(len(items))
+    true_scores = of(torch.stack([vector(*truth) for truth in truths]), everywhere)
+    with_near = np.flatnonzero(setting.swaps.near >= 0)
+    near_place = [list(rows[index]).index(setting.swaps.near[index]) for index in with_near]
+    own = retrieval.ranks(true_scores, np.zeros(len(items), int))
+    near = retrieval.ranks(true_scores[with_near], near_place)
+    ceiling = effect_of(own.reciprocal[with_near] - near.reciprocal, units[with_near], rng)
+    chosen, found, table = np.array(setting.chosen), {}, {}
+    table["truth"] = (float(own.first[chosen].mean()), float(own.reciprocal[chosen].mean()))
+    for condition in (TRUE, NEAR, NULL):
+        motions = []
+        for index in chosen:
+            samples = stats.standardise(answers(Ask(int(index), condition, 1.0, NUM_SAMPLES)).to(stats.mean.device))
+            known = truths[index][1]  # as much of the answer as the truth has
+            motions.append(torch.stack([vector(sample * known, known) for sample in samples.cpu()]))
+        found[condition] = retrieval.ranks(of(torch.stack(motions), chosen), np.zeros(len(chosen), int))
+        table[condition] = (float(found[condition].first.mean()), float(found[condition].reciprocal.mean()))
+    others = np.roll(chosen, 1)  # a control: the truth of other people
+    shuffled = retrieval.ranks(
+        of(torch.stack([vector(*truths[index]) for index in others]), chosen), np.zeros(len(chosen), int)
+    )
+    table["truth of others"] = (float(shuffled.first.mean()), float(shuffled.reciprocal.mean()))
+    contrast = effect_of(found[TRUE].reciprocal - found[NEAR].reciprocal, units[chosen], rng)
+    result = Retrieval(table, retrieval.chance(rows.shape[1]), ceiling, len(pairs), judge.correlations)
+    why = "" if ceiling.is_positive else (
+        f"the critic does not tell the true turn from a near one for real answers (p = {ceiling.p_value:.2g})"
+    )
+    return result, Endpoint(name, about, "of the reciprocal rank", {NEAR: contrast}, ceiling.is_positive, why), []
+
+
+def _partial_r2(gaps: Gaps, wrong: str, units: np.ndarray, rng: np.random.Generator):
+    """Of the expression, given the own audio: what the true turn explains that the wrong one does not."""
+    errors = {name: gaps.expected_error(name)[0] for name in (TRUE, NULL, wrong)}
+    known = np.isfinite(errors[wrong])
+    return ratio_interval((errors[wrong] - errors[TRUE])[known], errors[NULL][known], units[known], rng, 0.9)
+
+
+def _power_at(gaps: Gaps, wrong: str, units: np.ndarray, smallest: float) -> float:
+    """Power to find a partial R2 of `smallest`, given how much units differ."""
+    errors = {name: gaps.expected_error(name)[0] for name in (TRUE, NULL, wrong)}
+    means = unit_means((errors[wrong] - errors[TRUE]) / np.nanmean(errors[NULL]), units)
+    spread = means.std(ddof=1)
+    return power_of(smallest / spread, len(means)) if spread > 0 else 1.0
+
+
+def _placebo(gaps, units, settings, rng, placebo: DyadPipeline | None, setting: Setting) -> dict[str, Effect]:
+    # which of the two wrong turns is taken for the true one is drawn, so that neither is favoured
+    sign = np.where(np.random.default_rng([settings.seed, 4]).random(len(units)) < 0.5, 1.0, -1.0)
+    found = {"a wrong turn for the true one": effect_of(sign * gaps.gap(PLACEBO, NEAR), units, rng)}
+    if placebo is not None:
+        theirs = gap.gather(Network(placebo, settings.answer_s), setting.conditions, settings.cache / "gaps",
+                            settings.seed)  # fmt: skip
+        found["trained on permuted contexts"] = effect_of(theirs.gap(NEAR), units, rng)
+    return found
+
+
+def _lips(answers, chosen, units, face: Face | None, margin_mm: float) -> Equivalence | None:
+    if face is None:
+        return None
+    opening = {name: np.array([face.opening_mm(answers(Ask(index, name, 1.0, NUM_SAMPLES))).mean() for index in chosen])
+               for name in (TRUE, NULL)}  # fmt: skip
+    return equivalence(unit_means(opening[TRUE] - opening[NULL], units), margin_mm)
+
+
+def _controls(answers: Answers, setting: Setting, gauge: FaceGauge | None, settings: ProtocolSettings) -> Report:
+    """The metrics of the answers to the true turns, beside the control rows."""
+    network, clips, predictions = answers.network, [], {}
+    layout, fps = network.pipeline.layout, network.pipeline.fps
+    for index in setting.chosen:
+        item = setting.items[index]
+        onset = item.onset(fps)
+        truth = Motion(item.features.motion[onset:][: network.answer], layout, fps,
+                       valid=item.features.valid[onset:][: network.answer])  # fmt: skip
+        energy = frame_energy_db(item.audio, SAMPLING_RATE, fps, len(truth))
+        clips.append(Clip(item.name, truth, item.responder, item.previous_speaker, None, energy, {}, item.kind))
+        samples = answers(Ask(index, TRUE, 1.0, NUM_SAMPLES))[:, : len(truth)]
+        predictions[item.name] = [Motion(sample, layout, fps) for sample in samples]
+    return score(clips, predictions, gauge, ScoreSettings(system="model", seed=settings.seed, workers=1))

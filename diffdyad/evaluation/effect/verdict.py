@@ -1,0 +1,146 @@
+"""From endpoints to words: meaningful, not meaningful, or cannot tell and how many more pairs would."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from diffdyad.evaluation.effect.inference import POWER, Effect, Equivalence, power_of, units_needed
+from diffdyad.evaluation.intervals import Estimate
+
+MEANINGFUL, NOT_MEANINGFUL, CANNOT_TELL = "meaningful", "not meaningful", "cannot tell"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """contrasts: each must be positive for the endpoint to hold; testable: False where the instrument cannot see it."""
+
+    name: str
+    about: str
+    unit: str
+    contrasts: dict[str, Effect]
+    testable: bool = True
+    why_not: str = ""
+
+    @property
+    def holds(self) -> bool:
+        return self.testable and all(effect.is_positive for effect in self.contrasts.values())
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """partial_r2: by contrast, of the expression given the own audio, with 90 % intervals; smallest_effect: of it.
+
+    lips: None where no head says; placebo: by name, effects that must not be there; power_at_smallest: of finding the
+    smallest effect with these units, by contrast.
+    """
+
+    gap: Endpoint
+    energy: Endpoint
+    retrieval: Endpoint
+    lips: Equivalence | None
+    placebo: dict[str, Effect]
+    partial_r2: dict[str, Estimate]
+    smallest_effect: float
+    power_at_smallest: dict[str, float]
+    num_units: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """word: one of three; sentence: for a reader; reasons: what it rests on; more_units: pairs, None = not known."""
+
+    word: str
+    sentence: str
+    reasons: list[str] = field(default_factory=list)
+    more_units: int | None = None
+
+
+def decide(evidence: Evidence) -> Verdict:
+    """The verdict of docs/context.md: conjunctions, each endpoint calibrated alone."""
+    e = evidence
+    second = e.retrieval if e.retrieval.testable else e.energy
+    placebo_null = not any(effect.is_positive for effect in e.placebo.values())
+    lips_hold = e.lips is not None and e.lips.holds
+    reasons = [
+        _say(e.gap), _say(second),
+        *([] if e.retrieval.testable else [f"Retrieval is not testable: {e.retrieval.why_not}."]),
+        "The placebo found nothing." if placebo_null else "The placebo found an effect: the instrument is not to be "
+        f"trusted here ({', '.join(name for name, effect in e.placebo.items() if effect.is_positive)}).",
+        _say_lips(e.lips),
+    ]  # fmt: skip
+    if e.gap.holds and second.holds and placebo_null and lips_hold:
+        size = e.partial_r2["null"]
+        return Verdict(
+            MEANINGFUL, "The context matters: what was said before changes the expression in the right direction, more "
+            f"than another turn of the same speaker would. It explains {_percent(size.value)} of the expression given "
+            f"the own audio (90 % interval {_percent(size.low)} to {_percent(size.high)}).", reasons,
+        )  # fmt: skip
+    bounded = [name for name, r2 in e.partial_r2.items() if r2.high < e.smallest_effect]
+    powered = [name for name in bounded if e.power_at_smallest[name] >= POWER]
+    if powered:
+        name = powered[0]
+        r2 = e.partial_r2[name]
+        reasons.append(
+            f"Partial R2 against {name}: {_percent(r2.value)}, below {_percent(r2.high)} with 95 % confidence; "
+            f"an effect of {_percent(e.smallest_effect)} would have been found with a power of "
+            f"{_percent(e.power_at_smallest[name])}."
+        )  # fmt: skip
+        return Verdict(
+            NOT_MEANINGFUL, f"The context does not matter: its effect against {_WRONG[name]} is smaller than the "
+            f"smallest of interest, {_percent(e.smallest_effect)} of the expression given the own audio.", reasons,
+        )  # fmt: skip
+    return _open(evidence, second, placebo_null, lips_hold, reasons)
+
+
+_WRONG = {"null": "no context", "swap-near": "another turn of the same speaker"}
+
+
+def _open(e: Evidence, second: Endpoint, placebo_null: bool, lips_hold: bool, reasons: list[str]) -> Verdict:
+    if e.gap.holds and second.holds:
+        what = "the lips are not shown to hold" if placebo_null else "the placebo found an effect, too"
+        return Verdict(CANNOT_TELL, f"Cannot tell: the context changes the motion as it should, but {what}.", reasons)
+    needed = [units_needed(effect.d_z) for endpoint in (e.gap, second) for effect in endpoint.contrasts.values()
+              if not effect.is_positive]  # fmt: skip
+    known = [count for count in needed if count is not None]
+    # where the estimate points the wrong way, what would show the smallest effect of interest
+    known += [units_at_power(power, e.num_units) for power in e.power_at_smallest.values() if len(known) < len(needed)]
+    known = [count for count in known if count is not None]
+    if not known:
+        return Verdict(CANNOT_TELL, "Cannot tell, and what was measured does not say how many more pairs would.",
+                       reasons)  # fmt: skip
+    more = max(1, max(known) - e.num_units)
+    return Verdict(
+        CANNOT_TELL, f"Cannot tell: {more} more independent pairs needed, if the effect is what it looks like "
+        f"({e.num_units} were there).", reasons, more,
+    )  # fmt: skip
+
+
+def units_at_power(power: float, num_units: int) -> int | None:
+    """How many units have 90 % power for what `num_units` find with `power`."""
+    if not math.isfinite(power):
+        return None
+    low, high = 0.0, 10.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if power_of(middle, num_units) < power else (low, middle)
+    return units_needed(low)
+
+
+def _say(endpoint: Endpoint) -> str:
+    parts = [f"{name}: {effect.mean:.3g} {endpoint.unit} [{effect.low:.3g}, {effect.high:.3g}], "
+             f"p = {effect.p_value:.2g}, d_z = {effect.d_z:.2f}"
+             for name, effect in endpoint.contrasts.items()]  # fmt: skip
+    return f"{endpoint.name} {'holds' if endpoint.holds else 'does not hold'} ({'; '.join(parts)})."
+
+
+def _say_lips(lips: Equivalence | None) -> str:
+    if lips is None:
+        return "The lips are not known: no head in the motion's basis was given."
+    state = "hold" if lips.holds else "are not shown to hold"
+    return (f"The lips {state}: their opening changes by {lips.mean:.3f} mm "
+            f"[{lips.low:.3f}, {lips.high:.3f}], margin {lips.margin:g} mm.")  # fmt: skip
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"

@@ -1,0 +1,162 @@
+"""Where on the face the context acts, when, and through which part of the turn; start against context. Descriptive.
+
+All but `split` look at what the network expects at pure noise, the mean over its answers: nothing is sampled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffdyad.data.batches import keyed_generator
+from diffdyad.evaluation.effect.answers import Answers, Ask
+from diffdyad.evaluation.effect.conditions import NEAR, NULL, OCCLUDED_S, OCCLUSION_S, TRUE, Conditions
+from diffdyad.evaluation.effect.face import Face
+from diffdyad.evaluation.effect.gap import Gaps
+from diffdyad.evaluation.effect.network import Network
+
+SPLIT_SAMPLES = 4
+
+
+@dataclass
+class Where:
+    """heat_mm: (V,) mean change of each vertex, true turn against none; regions_mm: the same by region and contrast.
+
+    times_s: (T,); curves_mm: contrast -> (T,) mean change of the face; half_life_s: of the curve against none, NaN
+    where it does not halve; occlusion_mm: (W,) change when so much of the turn is hidden, from its end backwards.
+    """
+
+    heat_mm: np.ndarray
+    regions_mm: dict[str, dict[str, float]]
+    head_deg: dict[str, float]
+    times_s: np.ndarray
+    curves_mm: dict[str, np.ndarray]
+    half_life_s: float
+    occlusion_s: np.ndarray
+    occlusion_mm: np.ndarray
+
+
+def look(
+    network: Network, conditions: Conditions, gaps: Gaps, chosen: Sequence[int], face: Face, seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Where:
+    stats, fps = network.pipeline.statistics, network.pipeline.fps
+    heat, curves = np.zeros(face.head.num_vertices), {NULL: [], NEAR: []}
+    regions = {wrong: {name: [] for name in face.regions} for wrong in curves}
+    head = {wrong: [] for wrong in curves}
+    for index in chosen:
+        true = _raw(stats, gaps.means[TRUE][index])
+        heat += face.vertex_change_mm(true[::5], _raw(stats, gaps.means[NULL][index])[::5]) / len(chosen)
+        for wrong in curves:
+            mean = gaps.means[wrong][index]
+            if not mean.isfinite().all():
+                continue
+            change = face.change_mm(true, _raw(stats, mean))
+            curves[wrong].append(change["face"])
+            head[wrong].append(face.head_change_deg(true, _raw(stats, mean)).mean())
+            for name in face.regions:
+                regions[wrong][name].append(change[name].mean())
+    mean_curves = {wrong: np.mean(rows, 0) if rows else np.zeros(network.answer) for wrong, rows in curves.items()}
+    seconds, hidden = _occlusion(network, conditions, gaps, chosen, face, seed, progress)
+    times = np.arange(network.answer) / fps
+    return Where(
+        heat, {wrong: {name: float(np.mean(rows)) for name, rows in found.items() if rows}
+               for wrong, found in regions.items()},
+        {wrong: float(np.mean(rows)) for wrong, rows in head.items() if rows}, times, mean_curves,
+        half_life_s(times, mean_curves[NULL]), seconds, hidden,
+    )  # fmt: skip
+
+
+def half_life_s(times: np.ndarray, curve: np.ndarray) -> float:
+    """Seconds from the curve's top until it is under half of it, for good; NaN where that does not come."""
+    if not len(curve) or curve.max() <= 0:
+        return math.nan
+    top = int(curve.argmax())
+    above = np.flatnonzero(curve >= curve[top] / 2)
+    return float(times[above[-1] + 1] - times[top]) if above[-1] + 1 < len(times) else math.nan
+
+
+def _occlusion(network, conditions, gaps, chosen, face, seed, progress) -> tuple[np.ndarray, np.ndarray]:
+    begins = np.arange(0, OCCLUDED_S, OCCLUSION_S)
+    stats, rows = network.pipeline.statistics, []
+    for done, index in enumerate(chosen, start=1):
+        item = conditions.items[index]
+        contexts = [conditions.context(index, TRUE),
+                    *(conditions.occluded(index, begin + OCCLUSION_S, begin) for begin in begins)]  # fmt: skip
+        noise = torch.randn((1, network.num_frames, network.pipeline.layout.dim),
+                            generator=keyed_generator(seed, "occlusion", item.name))  # fmt: skip
+        encoded = network.encode([item] * len(contexts), contexts)
+        noisy = network.add_noise(torch.zeros_like(noise), noise, network.last_timestep)
+        motion = _raw(stats, network.predict(noisy.expand(len(contexts), -1, -1), network.last_timestep, encoded))
+        motion = motion[:, : network.answer]
+        change = face.change_mm(motion[1:], motion[:1].expand_as(motion[1:]))["face"].mean(-1)
+        there = begins < item.turn_s  # what was never said cannot be hidden
+        rows.append(np.where(there, change, np.nan))
+        if progress:
+            progress(done, len(chosen))
+    known = np.isfinite(rows).any(0)
+    means = np.full(len(begins), np.nan)
+    means[known] = np.nanmean(np.array(rows)[:, known], 0)
+    return begins, means
+
+
+def _raw(stats, standardised: Tensor) -> Tensor:
+    return stats.restore(standardised.to(stats.mean.device)).cpu()
+
+
+@dataclass
+class Split:
+    """Shares of the variance of the face's points, which sum to 1; curves_mm: start, context -> (T,) mean change."""
+
+    shares: dict[str, float]
+    times_s: np.ndarray
+    curves_mm: dict[str, np.ndarray]
+    num_exchanges: int
+
+
+def split_asks(chosen: Sequence[int], conditions: Conditions) -> list[Ask]:
+    """Start and context, each the own one or the near swap's: four cells of answers, the same noise in each."""
+    swaps, fps = conditions.swaps.near, conditions.encoder.config.fps
+    own_responder = [index for index in chosen if _start_of(conditions, index, fps) is not None and swaps[index] >= 0]
+    return [Ask(index, condition, 1.0, SPLIT_SAMPLES, start) for index in own_responder
+            for condition in (TRUE, NEAR) for start in (index, _start_of(conditions, index, fps))]  # fmt: skip
+
+
+def _start_of(conditions: Conditions, index: int, fps: float) -> int | None:
+    """Another exchange of the same responder whose last listening frames can be the start."""
+    item = conditions.items[index]
+    for other, candidate in enumerate(conditions.items):
+        same = candidate.responder == item.responder and candidate.session == item.session and other != index
+        if same and min(candidate.onset(fps), item.onset(fps)) >= fps / 2:
+            return other
+    return None
+
+
+def split(answers: Answers, chosen: Sequence[int], face: Face) -> Split | None:
+    """Variance of the answers by start, context and seed; None where no exchange has another start."""
+    asks = split_asks(chosen, answers.conditions)
+    parts, curves = {"context": 0.0, "start": 0.0, "seed": 0.0, "rest": 0.0}, {"context": [], "start": []}
+    for k in range(0, len(asks), 4):
+        cells = np.stack([face.points_mm(answers(ask)) for ask in asks[k : k + 4]])  # context x start: (4, K, T, P, 3)
+        cells = cells.reshape(2, 2, *cells.shape[1:])
+        grand = cells.mean((0, 1, 2), keepdims=True)
+        effects = {"context": cells.mean((1, 2)), "start": cells.mean((0, 2)), "seed": cells.mean((0, 1))}
+        total = np.square(cells - grand).mean()
+        for name, means in effects.items():
+            parts[name] += np.square(means - grand[0, 0]).mean()
+        parts["rest"] += total - sum(np.square(means - grand[0, 0]).mean() for means in effects.values())
+        for name in curves:
+            curves[name].append(np.linalg.norm(effects[name][0] - effects[name][1], axis=-1).mean(-1))
+    total = sum(parts.values())
+    if not asks or total <= 0:
+        return None
+    fps = answers.network.pipeline.fps
+    return Split(
+        {name: float(part / total) for name, part in parts.items()}, np.arange(len(curves["start"][0])) / fps,
+        {name: np.mean(rows, 0) for name, rows in curves.items()}, len(asks) // 4,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""The commands that judge: `diffdyad evaluate` and `diffdyad context`."""

@@ -1,0 +1,64 @@
+"""What `diffdyad context` found out about a model's guidance scale, and left beside its weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from diffdyad.errors import UserError
+
+KNOB = "knob.json"
+
+
+def read_knob(folder: Path) -> dict | None:
+    """The knob of a pipeline's folder: largest_usable_scale, and change_mm by scale and region; None without one.
+
+    Raises UserError where the file is damaged.
+    """
+    path = Path(folder) / KNOB
+    if not path.is_file():
+        return None
+    try:
+        knob = json.loads(path.read_text(encoding="utf-8"))
+        float(knob["largest_usable_scale"])
+        for regions in knob["change_mm"].values():
+            {name: float(value) for name, value in regions.items()}
+        return knob
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"expected what `diffdyad context` wrote in {path}, cannot read it: {error!r}; delete it, or "
+                        "run the command again") from None  # fmt: skip
+
+
+def card_section(folder: Path) -> list[str]:
+    """The model card's section on the context, in Markdown; nothing where the protocol has not judged the model."""
+    knob = read_knob(folder)
+    if knob is None:
+        return []
+    regions = list(next(iter(knob["change_mm"].values()), {}))
+    rows = [f"| {scale} | " + " | ".join(f"{moved[name]:.2f}" for name in regions) + " |"
+            for scale, moved in knob["change_mm"].items()]  # fmt: skip
+    table = "\n".join([f"| guidance scale | {' | '.join(f'{name}, mm' for name in regions)} |",
+                       "|---|" + "---|" * len(regions), *rows])  # fmt: skip
+    return [
+        f"## Context\n\nDoes the previous turn change the motion, in the right direction? `diffdyad context`: "
+        f"**{knob.get('verdict', 'not judged')}**. {knob.get('sentence', '')}\n\nLargest usable guidance scale: "
+        f"{float(knob['largest_usable_scale']):g}. Change of the face against scale 0:\n\n{table}"
+    ]
+
+
+def describe_knob(knob: dict, scales: Sequence[float]) -> list[str]:
+    """A line per scale, between those that were measured too, and one on the largest usable scale."""
+    measured = sorted((float(scale), regions) for scale, regions in knob["change_mm"].items())
+    places, lines = [scale for scale, _ in measured], []
+    for scale in scales:
+        if not measured or not places[0] <= scale <= places[-1]:
+            continue
+        moved = {name: np.interp(scale, places, [regions[name] for _, regions in measured]) for name in measured[0][1]}
+        said = ", ".join(f"{name} {value:.2f}" for name, value in moved.items())
+        lines.append(f"guidance scale {scale:g} moves the face, mm: {said}")
+    largest = float(knob["largest_usable_scale"])
+    beyond = ", ".join(f"{scale:g}" for scale in scales if scale > largest)
+    return [*lines, f"largest usable guidance scale: {largest:g}{f' (beyond it: {beyond})' if beyond else ''}"]

@@ -1,0 +1,202 @@
+"""The context protocol and the evaluation of a model, end to end on a small dataset; parts that cut and swap."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from diffdyad import cli
+from diffdyad.context import TurnFeatures
+from diffdyad.data.exchange import Exchange, Person, to_row, write_shard
+from diffdyad.errors import UserError
+from diffdyad.evaluation.clips import bilabials_of
+from diffdyad.evaluation.effect.bleed import without_bleed
+from diffdyad.evaluation.effect.blind import Trial, read_answers, write_page
+from diffdyad.evaluation.effect.conditions import NEAR, NULL, TRUE, mixed, scrambled
+from diffdyad.evaluation.effect.dose import largest_usable
+from diffdyad.evaluation.effect.reading import cut_at_onset
+from diffdyad.evaluation.effect.where import half_life_s
+from diffdyad.motion import MotionLayout
+from diffdyad.text import TimedWord
+
+PAIRS, EXCHANGES = 10, 4
+
+
+def person(rng: np.random.Generator, seconds: float, speaks: tuple[float, float], voice: float) -> Person:
+    times = np.arange(round(16000 * seconds)) / 16000
+    inside = (times >= speaks[0]) & (times < speaks[1])
+    wave = 0.1 * np.sin(2 * np.pi * voice * times) * (1 + np.sin(2 * np.pi * 4 * times)) * inside
+    frames = round(25 * seconds)
+    drift = rng.normal(0, 0.02, (frames, 41)).cumsum(0)
+    motion = {"expression": np.clip(0.3 + drift, 0, 1)}
+    motion |= {name: rng.normal(0, 0.01, (frames, 3)).cumsum(0) for name in MotionLayout.arkit().groups[1:]}
+    motion = {name: values.astype(np.float32) for name, values in motion.items()}
+    words = [TimedWord("maybe", speaks[0] - 1.6, speaks[1] - 1.6)]
+    return Person((wave + 1e-4 * rng.normal(size=len(wave))).astype(np.float32), motion, np.ones(frames, bool),
+                  text="maybe", words=words)  # fmt: skip
+
+
+def exchange(pair: int, number: int, split: str = "test", gap_s: float = 0.2) -> Exchange:
+    rng = np.random.default_rng([pair, number])
+    ends = 1.6 - gap_s
+    names = [f"{split}{pair}a", f"{split}{pair}b"]
+    return Exchange(
+        f"{split}-{pair}-{number}", f"{split}-{pair}", names[number % 2], names[1 - number % 2], split, -1.6, -gap_s,
+        1.92, person(rng, 3.52, (0.1, ends), 120), person(rng, 3.52, (1.6, 3.4), 200),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dataset")
+    for split, pairs in (("train", 3), ("test", PAIRS)):
+        rows = [to_row(exchange(pair, number, split)) for pair in range(pairs) for number in range(EXCHANGES)]
+        write_shard(folder / f"{split}-00000-of-00001.parquet", rows)
+    return folder
+
+
+def test_evaluating_a_model_writes_a_table_with_controls(dataset, tiny_model, tmp_path, capsys):
+    out = tmp_path / "report"
+    argv = ["evaluate", str(dataset), "--model", str(tiny_model), "--out", str(out), "--limit", "8", "--workers", "1",
+            "--num-samples", "2"]  # fmt: skip
+    assert cli.main(argv) == 0
+    report = json.loads((out / "metrics.json").read_text())
+    assert report["facts"]["clips"] == 8 and report["facts"]["samples"] == 2
+    assert set(report["slices"]) == {"all", "listening", "speaking", "verbal"}
+    rows = report["tables"]["speaking"]
+    assert rows["truth"]["face_vertex_error_mean_mm"]["value"] == 0
+    assert rows["model"]["face_vertex_error_mean_mm"]["value"] > 0
+    assert rows["model"]["face_vertex_error_mean_mm"]["low"] is not None
+    assert "8 clips" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "argv, expected",
+    [
+        (["evaluate", "--out", "x"], "either DATASET --model"),
+        (["evaluate", "--model", "default", "--out", "x"], "expected a DATASET"),
+        (["evaluate", "--pred", "p", "--out", "x"], "--truth"),
+        (["evaluate", "d", "--model", "default", "--pred", "p", "--truth", "t", "--out", "x"], "both"),
+        (["context", "nowhere"], "--out DIR"),
+        (["context", "nowhere", "--out", "x", "--budget", "0"], "--budget"),
+        (["context", "nowhere", "--out", "x", "--smallest-effect", "2"], "--smallest-effect"),
+    ],
+)
+def test_wrong_flags_are_one_line(argv, expected, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(argv) == 2
+    error = capsys.readouterr().err
+    assert expected in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_the_protocol_reaches_a_verdict_and_goes_on_where_it_stopped(dataset, tiny_model, tmp_path, capsys):
+    out = tmp_path / "report"
+    argv = ["context", str(dataset), "--model", str(tiny_model), "--out", str(out), "--budget", "0.35", "--no-video",
+            "--workers", "1", "--device", "cpu", "--answer-s", "1.6"]  # fmt: skip
+    assert cli.main(argv) == 0
+    first = json.loads((out / "report.json").read_text())
+    assert first["verdict"]["word"] in ("meaningful", "not meaningful", "cannot tell")
+    assert first["facts"]["units"] == PAIRS and first["facts"]["answered"] == 11
+    # twelve real pairs are too few for a critic: said, not failed
+    assert not first["evidence"]["retrieval"]["testable"] and "200" in first["evidence"]["retrieval"]["why_not"]
+    assert set(first["evidence"]["gap"]["contrasts"]) == {NEAR, NULL}
+    assert [dose["scale"] for dose in first["doses"]] == [0, 0.5, 1, 1.5, 2, 3, 5]
+    assert first["doses"][0]["change_mm"]["face"] == 0 < first["doses"][2]["change_mm"]["face"]
+    assert abs(sum(first["split"]["shares"].values()) - 1) < 1e-9
+    page = (out / "report.html").read_text()
+    assert first["verdict"]["word"] in page and page.count("data:image/png") >= 6 and "NaN" not in page
+    assert not any(link in page for link in ("http://", "https://", "src='/"))
+    made = {path: path.stat().st_mtime_ns for path in (out / "cache").rglob("*.safetensors")}
+    capsys.readouterr()
+    assert cli.main(argv) == 0
+    assert made == {path: path.stat().st_mtime_ns for path in (out / "cache").rglob("*.safetensors")}
+    again = json.loads((out / "report.json").read_text())
+    assert {**again, "seconds": 0} == {**first, "seconds": 0}
+
+
+def test_few_people_are_refused(dataset, tiny_model, tmp_path, capsys):
+    argv = ["context", str(dataset), "--model", str(tiny_model), "--out", str(tmp_path / "r"), "--limit-pairs", "4",
+            "--workers", "1", "--device", "cpu"]  # fmt: skip
+    assert cli.main(argv) == 2
+    assert "at least 10 independent pairs" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------- parts
+
+
+def test_nothing_after_the_onset_is_context():
+    overlapping = exchange(0, 0, gap_s=-0.4)
+    late = [TimedWord("yes", -1.0, -0.5), TimedWord("indeed", -0.3, 0.2)]
+    overlapping.previous = replace(overlapping.previous, text="yes indeed", words=late)
+    cut = cut_at_onset(overlapping)
+    assert cut.previous_end_s == 0 and cut.previous.text == "yes"
+    apart = exchange(0, 1)
+    assert cut_at_onset(apart).previous.text == "maybe" and cut_at_onset(apart).previous_end_s == -0.2
+
+
+def test_bleed_is_found_and_gated_and_noise_is_not_bleed():
+    one = exchange(0, 0)
+    own, other = one.responder.waveform, one.previous.waveform
+    assert not without_bleed(own, other)[1]
+    heard = own + 0.05 * np.roll(other, 80)
+    clean, found = without_bleed(heard, other)
+    assert found
+    before, after = slice(3200, 19200), slice(27200, 51200)  # the other speaks; the owner speaks
+    assert np.square(clean[before]).sum() < 0.05 * np.square(heard[before]).sum()
+    assert np.allclose(clean[after], heard[after])
+
+
+def test_a_swapped_modality_is_the_donors_and_all_else_the_own():
+    def turn(value: float, count: int) -> TurnFeatures:
+        cells = {name: torch.full((count, 2), value) for name in ("prosody", "motion")}
+        return TurnFeatures(cells, {name: torch.ones(count, dtype=torch.bool) for name in cells}, torch.tensor([value]))
+
+    both = mixed(turn(1.0, 3), turn(2.0, 5), "motion")
+    assert both.features["motion"].tolist() == [[2, 2]] * 5 and both.sentence.tolist() == [1]
+    assert both.features["prosody"][:, 0].tolist() == [0, 0, 1, 1, 1]
+    assert both.valid["prosody"].tolist() == [False, False, True, True, True]
+    assert mixed(turn(1.0, 3), turn(2.0, 5), "text").sentence.tolist() == [2]
+    cells = {"motion": torch.arange(18.0).view(9, 2)}
+    order = scrambled(replace(turn(1.0, 9), features=cells), np.random.default_rng(0))
+    assert sorted(order.features["motion"][:, 0].tolist()) == list(range(0, 18, 2))
+    assert order.features["motion"][:, 0].tolist() != list(range(0, 18, 2))
+
+
+def test_half_life():
+    times = np.arange(100) / 25
+    assert half_life_s(times, np.exp(-times)) == pytest.approx(np.log(2), abs=0.04)
+    assert np.isnan(half_life_s(times, np.ones(100))) and np.isnan(half_life_s(times, np.zeros(100)))
+
+
+def test_the_largest_usable_scale_is_before_the_first_that_is_not():
+    class Fake:
+        def __init__(self, scale, is_usable):
+            self.scale, self.is_usable = scale, is_usable
+
+    assert largest_usable([Fake(0, True), Fake(1, True), Fake(2, True), Fake(3, False), Fake(5, True)]) == 2
+
+
+def test_bilabials_follow_from_spelling():
+    words = [TimedWord("bump", 0.0, 0.4), TimedWord("apple", 1.0, 1.5), TimedWord("photo", 2.0, 2.5)]
+    assert bilabials_of(words) == pytest.approx([0.05, 0.25, 0.35, 1.15])
+
+
+def test_blind_answers_are_read_back(tmp_path):
+    trials = [Trial(f"x{k}", {name: name.encode() for name in (TRUE, NULL, NEAR)}, {TRUE: b"t", NEAR: b"n"})
+              for k in range(6)]  # fmt: skip
+    write_page(tmp_path, trials, np.random.default_rng(0))
+    assert read_answers(tmp_path) is None
+    key = json.loads((tmp_path / "key.json").read_text())
+    page = (tmp_path / "index.html").read_text()
+    assert "__" not in page and not any(name in page for name in (TRUE + '"', "swap", NULL + '":'))
+    assert len({tuple(row["videos"]) for row in key}) > 1
+    answers = [{"preferred": row["videos"].index(TRUE), "turn": row["turns"].index(TRUE)} for row in key]
+    (tmp_path / "answers.json").write_text(json.dumps(answers))
+    found = read_answers(tmp_path)
+    assert found[f"fits best: {TRUE}"]["share"] == 1 and found[f"fits best: {NULL}"]["share"] == 0
+    assert all(row["share"] == 1 for name, row in found.items() if name.startswith("took"))
+    (tmp_path / "answers.json").write_text("[1, 2]")
+    with pytest.raises(UserError, match="answers of the page"):
+        read_answers(tmp_path)

@@ -1,0 +1,162 @@
+"""Tests over independent pairs, against SciPy, known answers and simulated truth; and what verdicts follow."""
+
+import numpy as np
+import pytest
+
+from diffdyad.evaluation.effect.inference import (
+    Effect,
+    bootstrap_interval,
+    effect_of,
+    equivalence,
+    power_of,
+    ratio_interval,
+    sign_flip_p_value,
+    unit_means,
+    units_needed,
+)
+from diffdyad.evaluation.effect.nulls import false_alarms
+from diffdyad.evaluation.effect.retrieval import chance, ranks
+from diffdyad.evaluation.effect.verdict import (
+    CANNOT_TELL,
+    MEANINGFUL,
+    NOT_MEANINGFUL,
+    Endpoint,
+    Evidence,
+    decide,
+    units_at_power,
+)
+from diffdyad.evaluation.intervals import Estimate
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def stats():
+    return pytest.importorskip("scipy.stats", reason="SciPy is not installed")
+
+
+@pytest.mark.parametrize("count", [2, 5, 12, 53, 400])
+@pytest.mark.parametrize("d_z", [-0.3, 0.0, 0.2, 1.0])
+def test_power_agrees_with_scipy(stats, count, d_z):
+    critical = stats.t.ppf(0.95, count - 1)
+    expected = stats.nct.sf(critical, count - 1, d_z * np.sqrt(count)) if d_z else 0.05
+    assert power_of(d_z, count) == pytest.approx(expected, abs=1e-8)
+
+
+def test_units_needed_is_the_first_number_with_that_power():
+    for d_z in (0.15, 0.5, 2.0):
+        count = units_needed(d_z)
+        assert power_of(d_z, count) >= 0.9 > (power_of(d_z, count - 1) if count > 2 else 0)
+    assert units_needed(0.0) is None and units_needed(-1.0) is None and units_needed(1e-5) is None
+
+
+def test_units_at_power_inverts_power():
+    assert units_at_power(power_of(0.3, 20), 20) == units_needed(0.3)
+
+
+def test_exact_sign_flips_agree_with_scipy(stats, rng):
+    means = rng.normal(0.3, 1, 9)
+    found = stats.permutation_test((means,), np.mean, permutation_type="samples", alternative="greater",
+                                   n_resamples=np.inf)  # fmt: skip
+    assert sign_flip_p_value(means, rng) == pytest.approx(found.pvalue, abs=1e-12)
+
+
+def test_sign_flips_of_many_units_agree_with_the_normal_limit(stats, rng):
+    means = rng.normal(0.1, 1, 400)
+    expected = stats.norm.sf(means.sum() / np.sqrt(np.square(means).sum()))
+    assert sign_flip_p_value(means, rng, 100_000) == pytest.approx(expected, abs=0.004)
+
+
+def test_equivalence_agrees_with_scipy(stats, rng):
+    means = rng.normal(0.1, 0.4, 30)
+    found = equivalence(means, 0.3)
+    one_sided = [stats.ttest_1samp(means, -0.3, alternative="greater").pvalue,
+                 stats.ttest_1samp(means, 0.3, alternative="less").pvalue]  # fmt: skip
+    assert found.p_value == pytest.approx(max(one_sided), abs=1e-8)
+    assert (found.low, found.high) == pytest.approx(stats.ttest_1samp(means, 0).confidence_interval(0.9), abs=1e-8)
+
+
+def test_a_change_beyond_the_margin_is_never_equivalent(rng):
+    assert equivalence(rng.normal(0.5, 0.01, 30), 0.3).p_value > 0.999
+    assert equivalence(np.zeros(5), 0.3).holds and not equivalence(np.full(5, 0.4), 0.3).holds
+    assert not equivalence([0.0], 0.3).holds
+
+
+def test_units_count_alike_whatever_their_size():
+    assert unit_means([1, 1, 1, 5, np.nan], [0, 0, 0, 1, 2]).tolist() == [1, 5]
+
+
+def test_effects_of_one_unit_or_none_are_no_evidence(rng):
+    assert not effect_of([1.0, 1.0], [0, 0], rng).is_positive
+    assert not effect_of([np.nan], [0], rng).is_positive
+
+
+def test_intervals_cover_the_truth(rng):
+    covered = [bootstrap_interval(rng.exponential(1, 25), rng, num_resamples=400) for _ in range(300)]
+    assert 0.89 <= np.mean([e.low <= 1 <= e.high for e in covered]) <= 0.98
+    ratios = []
+    for _ in range(200):
+        base = rng.gamma(4, 1, 120)
+        ratios.append(ratio_interval(0.1 * base + rng.normal(0, 1, 120), base, np.arange(120) // 4, rng,
+                                     num_resamples=400))  # fmt: skip
+    assert 0.89 <= np.mean([e.low <= 0.1 <= e.high for e in ratios]) <= 0.99
+
+
+def test_ranks_by_hand():
+    scores = np.array([[3.0, 1.0, 2.0], [1.0, 2.0, 3.0], [1.0, 1.0, 0.0]])
+    found = ranks(scores, [0, 0, 0])
+    assert found.reciprocal.tolist() == [1, 1 / 3, 0.75] and found.first.tolist() == [1, 0, 0.5]
+    many = ranks(np.random.default_rng(1).normal(size=(4000, 1, 32)), np.zeros(4000, int))
+    first, reciprocal = chance(32)
+    assert many.first.mean() == pytest.approx(first, abs=0.01)
+    assert many.reciprocal.mean() == pytest.approx(reciprocal, abs=0.01)
+
+
+def test_simulated_nulls_raise_few_alarms():
+    for row in false_alarms(40, seed=5):
+        assert row.rate.low <= 0.06, row  # the full table is in docs/context.md
+
+
+# -------------------------------------------------------------------------------------------- verdicts
+
+
+def effect(mean=1.0, positive=True, d_z=0.6):
+    return Effect(mean, mean - 0.5, mean + 0.5, 0.001 if positive else 0.4, d_z, 53)
+
+
+def evidence(gap=(True, True), energy=(True, True), retrieval=True, testable=True, placebo=False, lips=0.0, r2=0.02,
+             power=0.99):  # fmt: skip
+    def endpoint(name, held, **more):
+        return Endpoint(name, "", "", {k: effect(positive=h, d_z=0.6 if h else 0.2)
+                                       for k, h in zip(("swap-near", "null"), held)}, **more)  # fmt: skip
+
+    size = Estimate(r2, r2 - 0.004, r2 + 0.004)
+    return Evidence(
+        endpoint("1", gap), endpoint("2", energy), endpoint("3", (retrieval,), testable=testable, why_not="blind"),
+        equivalence(np.full(10, lips), 0.3), {"placebo": effect(positive=placebo)}, {"null": size, "swap-near": size},
+        0.01, {"null": power, "swap-near": power}, 53,
+    )  # fmt: skip
+
+
+def test_a_meaningful_effect_needs_all_its_parts():
+    assert decide(evidence()).word == MEANINGFUL
+    assert decide(evidence(energy=(False, False))).word == MEANINGFUL  # retrieval stands for it
+    assert decide(evidence(testable=False)).word == MEANINGFUL
+    for less in ({"gap": (True, False)}, {"gap": (False, True)}, {"retrieval": False}, {"placebo": True}, {"lips": 1.0},
+                 {"testable": False, "energy": (True, False)}):  # fmt: skip
+        assert decide(evidence(**less)).word == CANNOT_TELL, less
+
+
+def test_an_effect_below_the_smallest_of_interest_is_not_meaningful_at_enough_power():
+    small = {"gap": (False, False), "retrieval": False, "r2": 0.001}
+    assert decide(evidence(**small)).word == NOT_MEANINGFUL
+    assert decide(evidence(**small, power=0.5)).word == CANNOT_TELL
+
+
+def test_cannot_tell_says_how_many_more_pairs():
+    verdict = decide(evidence(gap=(True, False)))
+    assert verdict.more_units == units_needed(0.2) - 53
+    assert f"{verdict.more_units} more independent pairs" in verdict.sentence

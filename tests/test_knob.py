@@ -1,0 +1,29 @@
+"""What the protocol leaves beside the weights, and who says it."""
+
+import json
+
+import pytest
+
+from diffdyad.errors import UserError
+from diffdyad.knob import card_section, describe_knob, read_knob
+
+KNOB = {"verdict": "meaningful", "sentence": "It matters.", "largest_usable_scale": 2.0,
+        "change_mm": {"0": {"brows": 0.0, "lips": 0.0}, "1": {"brows": 0.4, "lips": 0.1},
+                      "3": {"brows": 1.0, "lips": 0.3}}}  # fmt: skip
+
+
+def test_scales_between_those_measured_are_interpolated():
+    lines = describe_knob(KNOB, [2.0, 5.0])
+    assert lines == ["guidance scale 2 moves the face, mm: brows 0.70, lips 0.20",
+                     "largest usable guidance scale: 2 (beyond it: 5)"]  # fmt: skip
+
+
+def test_a_knob_is_read_where_there_is_one_and_damage_is_said(tmp_path):
+    assert read_knob(tmp_path) is None and card_section(tmp_path) == []
+    (tmp_path / "knob.json").write_text(json.dumps(KNOB))
+    assert read_knob(tmp_path) == KNOB
+    section = card_section(tmp_path)[0]
+    assert "**meaningful**" in section and "| 1 | 0.40 | 0.10 |" in section
+    (tmp_path / "knob.json").write_text('{"change_mm": 3}')
+    with pytest.raises(UserError, match="knob.json"):
+        read_knob(tmp_path)
