@@ -52,7 +52,7 @@ def stills(head: HeadModel, out: Path, size: int) -> None:
 def sheet(head: HeadModel, out: Path, size: int, columns: int = 7) -> None:
     """Every expression at 1, by its name, after the head at rest."""
     whole = Renderer.for_head(head, (size, size), yaw_deg=14.0).camera
-    face = replace(whole, target=(0.0, -0.008, whole.target[2]), height=0.62 * whole.height)
+    face = replace(whole, target=(0.014, -0.016, whole.target[2]), height=0.7 * whole.height)
     renderer = Renderer.for_head(head, (size, size), camera=face)
     cells = {"at rest": pose(head)}
     for name in ARKIT_EXPRESSIONS:
@@ -64,7 +64,8 @@ def sheet(head: HeadModel, out: Path, size: int, columns: int = 7) -> None:
     for k, (label, vertices) in enumerate(cells.items()):
         left, top = k % columns * size, k // columns * size
         page.paste(Image.fromarray(renderer.render(vertices)), (left, top))
-        draw.text((left + size // 24, top + size // 32), label, fill=(210, 214, 220), font=font)
+        place = (left + size // 24, top + size - size // 11)
+        draw.text(place, label, fill=(225, 228, 232), font=font, stroke_width=2, stroke_fill=(24, 26, 30))
     page.save(out / "expressions.png")
 
 
