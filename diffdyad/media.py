@@ -47,15 +47,15 @@ def read_audio(path: str | Path, sampling_rate: int = SAMPLING_RATE) -> Tensor:
     more than there is (WAV, AIFF, AU, CAF, W64, FLAC; MP3 with a Xing header; Matroska/WebM with audio
     only). Formats that declare no length (Ogg, ADTS, MPEG-TS, a streamed WAV) cannot tell.
     """
-    source, name, has_xing, streamed = _source(path)
-    return _decode(source, name, sampling_rate, has_xing, streamed)
+    return _whole(_pieces(*_source(path), sampling_rate=sampling_rate))
 
 
 def _source(path: str | Path) -> tuple[str, str, bool, bool]:
     """(what FFmpeg opens, the file's name in messages, whether a Xing header may be there, whether it was streamed)"""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"expected an audio or video file, found {_kind(path)}: {path}")
+        kind = "a folder" if path.is_dir() else "nothing there"
+        raise UserError(f"expected an audio or video file, found {kind}: {path}")
     if path.stat().st_size == 0:
         raise UserError(f"expected an audio or video file, found an empty one (0 bytes): {path}")
     with path.open("rb") as file:
@@ -66,35 +66,26 @@ def _source(path: str | Path) -> tuple[str, str, bool, bool]:
 
 
 def stream_channels(path: str | Path, sampling_rate: int = SAMPLING_RATE) -> Iterator[np.ndarray]:  # (n, channels)
-    """The same track piece by piece, float32, its channels apart, so that hours of it need no memory.
-
-    Put together, the pieces have `read_audio`'s length. Raises UserError as `read_audio` does, the errors of a file's
-    end at its end.
-    """
-    source, name, has_xing, streamed = _source(path)
-    yield from _pieces(source, name, sampling_rate, False, has_xing, streamed)
+    """The same track piece by piece, its channels apart, so that hours of it need no memory; errors as of read_audio."""
+    return _pieces(*_source(path), sampling_rate=sampling_rate, mono=False)
 
 
 def decode_flac(data: bytes, sampling_rate: int = SAMPLING_RATE) -> Tensor:
     """What `encode_flac` made (any FLAC bytes, in fact) as mono float32, (S,). UserError when damaged."""
     if not data.startswith(b"fLaC"):
         raise UserError(f"expected FLAC bytes (fLaC...), found {bytes(data[:4])!r}... of {len(data)} bytes")
-    return _decode(io.BytesIO(data), "FLAC bytes", sampling_rate)
+    return _whole(_pieces(io.BytesIO(data), "FLAC bytes", sampling_rate=sampling_rate))
 
 
-def _kind(path: Path) -> str:
-    return "a folder" if path.is_dir() else "nothing there"
-
-
-def _decode(source, name: str, sampling_rate: int, has_xing=False, streamed=False) -> Tensor:
+def _whole(pieces: Iterable[np.ndarray]) -> Tensor:
     samples = bytearray()  # grows in place
-    for piece in _pieces(source, name, sampling_rate, True, has_xing, streamed):
+    for piece in pieces:
         samples.extend(memoryview(piece).cast("B"))
     return torch.frombuffer(samples, dtype=torch.float32)
 
 
 def _pieces(
-    source, name: str, sampling_rate: int, mono: bool, has_xing: bool, streamed: bool
+    source, name: str, has_xing: bool = False, streamed: bool = False, *, sampling_rate: int, mono: bool = True
 ) -> Iterator[np.ndarray]:  # (n, channels) float32
     """Sound at `sampling_rate`, piece by piece. Raises UserError as `read_audio` does."""
     seconds = 0.0
@@ -179,9 +170,8 @@ def _resample(blocks: Iterable[tuple[int, np.ndarray]], sampling_rate: int) -> I
         if rate != current:
             if held is not None:
                 yield last()
-            resampler = None if rate == sampling_rate else soxr.ResampleStream(
-                rate, sampling_rate, block.shape[1], "float32"
-            )  # fmt: skip
+            same = rate == sampling_rate
+            resampler = None if same else soxr.ResampleStream(rate, sampling_rate, block.shape[1], "float32")
             current, fed, given, held = rate, 0, 0, block[:0]
         fed += len(block)
         total_s += len(block) / rate

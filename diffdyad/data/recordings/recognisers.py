@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import torch
 
 from diffdyad.data.recordings.weights import EXTRA, package_version
 from diffdyad.errors import UserError
 from diffdyad.media import SAMPLING_RATE
-from diffdyad.pretrained import load_pretrained
 from diffdyad.text import TimedWord
 
 
@@ -26,18 +24,14 @@ class Recogniser:
     words: Callable[[np.ndarray], list[TimedWord]]
 
 
-@lru_cache(maxsize=2)
-def load(name: str, model: str, language: str) -> Recogniser:
-    """Raises UserError where the package or the network is missing."""
-    if name == "pocketsphinx":
-        return _pocketsphinx()
-    if not model:
-        raise UserError("expected whisper:NAME with a network of the Hub or a folder, found none; for example "
-                        "whisper:openai/whisper-small")  # fmt: skip
-    return _whisper(model, language)
+@lru_cache(maxsize=1)
+def load(name: str) -> Recogniser:
+    """Raises UserError where the package is missing."""
+    return {"pocketsphinx": _pocketsphinx}[name]()
 
 
 def _pocketsphinx() -> Recogniser:
+    """English; what it hears is often wrong, whether it hears words at all is the signal."""
     try:
         from pocketsphinx import Decoder
     except ImportError:
@@ -61,17 +55,3 @@ def _pocketsphinx() -> Recogniser:
 def _gain(waveform: np.ndarray) -> float:
     level = float(np.sqrt(np.square(waveform, dtype=np.float64).mean())) if len(waveform) else 0.0
     return min(0.08 / level, 30.0) if level > 0 else 1.0
-
-
-def _whisper(name: str, language: str) -> Recogniser:
-    """A Whisper with word times from its cross-attention. Words that it gives to sound without a voice are dropped by
-    where they lie: only speech is given to it."""
-    processor = load_pretrained("AutoProcessor", name, advice="use the words backend 'pocketsphinx'")
-    network = load_pretrained("AutoModelForSpeechSeq2Seq", name, advice="use the words backend 'pocketsphinx'")
-    from diffdyad.data.recordings.whisper import transcribe
-
-    def words(waveform: np.ndarray) -> list[TimedWord]:
-        with torch.inference_mode():
-            return transcribe(network, processor, waveform, language)
-
-    return Recogniser(f"{name}@{getattr(network.config, '_commit_hash', None) or 'local'}", "", True, words)

@@ -12,7 +12,7 @@ import numpy as np
 
 from diffdyad.data.exchange import Exchange
 from diffdyad.data.importers.recording import Importer, ImportOptions, Item, Recording, Side
-from diffdyad.data.recordings import activity, diarization
+from diffdyad.data.recordings import activity, diarization, recognisers
 from diffdyad.data.recordings.features import FEATURES, add_features
 from diffdyad.data.recordings.filters import judge
 from diffdyad.data.recordings.hearing import Heard, hear, own_voice, residual_db, speech_share
@@ -103,8 +103,10 @@ class Recordings(Importer):
         activity.check_activity(backends.activity)
         if any(session.layout in (None, "mixed") and len(session.files) == 1 for session in self.manifest.sessions):
             diarization.diarization_version(backends.diarization)
+        if backends.words == "pocketsphinx":
+            recognisers.load(backends.words)
         for what, name, known in (("words", backends.words, WORDS), ("prosody", backends.prosody, FEATURES)):
-            if name.split(":")[0] not in known:
+            if name not in known:
                 raise UserError(f"expected a backend for {what} among {', '.join(known)}, found {name!r}")
 
     def settings(self) -> dict[str, Any]:

@@ -1,5 +1,4 @@
-"""Words, and sounds without any. Backends by name: `none`, `pocketsphinx` (offline: whether there are words at all),
-`whisper:NAME` (a Whisper of the Hub or a folder, by transformers)."""
+"""Words, and sounds without any. Backends by name: `none`, `pocketsphinx` (offline: whether there are words at all)."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from diffdyad.data.recordings.steps import Steps
 from diffdyad.errors import UserError
 from diffdyad.text import TimedWord
 
-WORDS = ("none", "pocketsphinx", "whisper")
+WORDS = ("none", "pocketsphinx")
 
 _BLOCK_S = 25.0
 
@@ -49,22 +48,21 @@ class Words:
 
 def find_words(heard: Heard, steps: Steps, backend: str, language: str = "") -> Words:
     """Words in everybody's speech. Raises UserError for a backend that is not known or not installed."""
-    name, _, model = backend.partition(":")
-    if name not in WORDS:
+    if backend not in WORDS:
         raise UserError(f"expected a backend for words among {', '.join(WORDS)}, found {backend!r}")
-    if name == "none":
+    if backend == "none":
         return Words([[] for _ in heard.spans])
     from diffdyad.data.recordings import recognisers
 
-    recogniser = recognisers.load(name, model, language)
+    recogniser = recognisers.load(backend)
 
     def recognise(_) -> dict:
         return {"words": [_words_of(heard, side, recogniser.words) for side in range(len(heard.spans))]}
 
-    settings = {"model": model, "language": language, "block_s": _BLOCK_S}
-    found = steps.run("words", name, recogniser.version, settings, heard.keys, recognise)
+    settings = {"block_s": _BLOCK_S}
+    found = steps.run("words", backend, recogniser.version, settings, heard.keys, recognise)
     spoken = [[TimedWord(*word) for word in words] for words in found.values["words"]]
-    return Words(spoken, True, recogniser.transcribes, language or recogniser.language)
+    return Words(spoken, True, recogniser.transcribes, language)
 
 
 def _words_of(heard: Heard, side: int, recognise: Callable) -> list[list]:

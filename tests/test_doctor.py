@@ -1,0 +1,141 @@
+"""What `data check` finds in a dataset, and what `data describe` says of one or of two."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from small_exchanges import small_exchange
+
+from diffdyad.cli import main
+from diffdyad.data.doctor import check_dataset, sync_lag_s
+from diffdyad.data.dynamics import head_dynamics
+from diffdyad.data.exchange import shard_name, to_row, write_shard
+from diffdyad.survey import Clip, contrast, describe, read_clips
+
+
+def dataset(folder, exchanges):
+    """exchanges: (split, record)"""
+    folder.mkdir()
+    for split in {split for split, _ in exchanges}:
+        rows = [to_row(record) for s, record in exchanges if s == split]
+        write_shard(folder / shard_name(split, 0, 1), rows)
+    return folder
+
+
+def fresh(seed: int, split: str = "train", **options):
+    people = {"previous_speaker": f"p{seed}", "responder_name": f"r{seed}", "session_id": f"s{seed}"}
+    return split, small_exchange(seed, split=split, **{**people, **options})
+
+
+def test_a_sound_dataset_has_no_problems(tmp_path, capsys):
+    folder = dataset(tmp_path / "d", [fresh(1), fresh(2), fresh(3, "test")])
+    assert main(["data", "check", str(folder)]) == 0
+    assert "3 exchanges (train 2, test 1)" in capsys.readouterr().out
+
+
+def broken():
+    def rotated():
+        record = fresh(2)
+        record[1].responder.motion["global_orient"][:] = 40.0  # degrees, by mistake
+        return [fresh(1), record]
+
+    def doubled():
+        first, second = fresh(1), fresh(2)
+        second[1].responder.waveform = first[1].responder.waveform
+        return [first, second]
+
+    def mute():
+        record = fresh(1)
+        record[1].responder.waveform[:] = 0.0
+        return [record, fresh(2)]
+
+    def frozen():
+        record = fresh(1)
+        record[1].responder.motion["expression"][:] = 0.2
+        return [record, fresh(2)]
+
+    return {
+        "half a turn": rotated, "same response": doubled, "silence": mute, "never moves": frozen,
+        "more than one split": lambda: [fresh(1), fresh(2, "test", responder_name="r1")],
+        "more than once": lambda: [fresh(1), fresh(2, exchange_id="e-1")],
+        "do not agree": lambda: [fresh(1, next_exchange_id="e-2"), fresh(2, previous_exchange_id="")],
+        "not the file's": lambda: [("test", fresh(1)[1]), fresh(2)],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("what", broken())
+def test_what_is_wrong_is_named(what, tmp_path, capsys):
+    folder = dataset(tmp_path / "d", broken()[what]())
+    assert main(["data", "check", str(folder)]) == 3
+    shown = capsys.readouterr()
+    named = [line for line in shown.out.splitlines() if line.startswith("problem: ")]
+    assert len(named) == 1 and what in named[0] and what in shown.err
+
+
+def test_damaged_and_missing_shards_are_named(tmp_path):
+    folder = dataset(tmp_path / "d", [fresh(1), fresh(2, "test")])
+    path = folder / shard_name("test", 0, 1)
+    path.write_bytes(path.read_bytes()[:2000])
+    (folder / shard_name("train", 0, 1)).rename(folder / shard_name("train", 0, 2))
+    findings = check_dataset(folder)
+    assert findings.problems["shards are missing, or of two datasets"] == ["train"]
+    assert path.name in findings.problems["shards that cannot be read"][0]
+
+
+@pytest.mark.parametrize("lag", [-4, 0, 5])
+def test_lag_of_a_mouth_is_measured(lag):
+    rng = np.random.default_rng(0)
+    opening = np.convolve(rng.random(400), np.hanning(9), mode="same")
+    opening = (opening - opening.min()) / np.ptp(opening)
+    loudness = np.repeat(10 ** (np.roll(opening, -lag) * 2 - 3), 640)
+    waveform = (loudness * rng.normal(size=len(loudness))).astype(np.float32)
+    assert sync_lag_s(opening[20:-20], waveform[20 * 640 : -20 * 640], 25.0) == pytest.approx(lag / 25)
+
+
+def test_head_dynamics_are_those_of_a_known_swing():
+    time = np.arange(250) / 25
+    head = np.zeros((250, 3), np.float32)
+    head[:, 1] = np.deg2rad(10) * np.sin(2 * np.pi * 0.5 * time)  # yaw
+    found = head_dynamics({"global_orient": head}, np.ones(250, bool), 25.0)
+    assert found.sd_deg == pytest.approx([0, 10 / np.sqrt(2), 0], abs=0.05)
+    assert found.speed_deg_s == pytest.approx([0, 20, 0], abs=0.2)  # 4 amplitudes in 2 s
+    assert found.range_deg[1] == pytest.approx(20, abs=0.3)
+    assert head_dynamics({}, np.zeros(0, bool), 25.0).sd_deg == []
+
+
+def test_describe_counts_and_compares(tmp_path, capsys):
+    one = dataset(tmp_path / "one", [fresh(k, valence=0.5) for k in range(4)] + [fresh(9, "test")])
+    two = dataset(tmp_path / "two", [fresh(20 + k, alone=True) for k in range(3)])
+    out = tmp_path / "out"
+    assert main(["data", "describe", str(one), "--against", str(two), "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    for line in ("5 exchanges", "head speed, degrees/s", "independent groups of people: 5 and 3"):
+        assert line in shown
+    found = json.loads((out / "describe.json").read_text())
+    assert found["splits"]["test"]["exchanges"] == 1 and found["kinds"] == {"verbal": 5}
+    assert found["gap_s"]["p50"] == pytest.approx(0.2) and found["previous_valence"]["count"] == 4
+    assert (out / "describe.png").read_bytes()[:4] == b"\x89PNG"
+    assert describe(read_clips(two))["without_previous_turn"] == 3
+
+
+def test_a_difference_between_people_is_found_and_none_is_not():
+    rng = np.random.default_rng(0)
+
+    def clips(mean: float, people: int) -> list[Clip]:
+        found = []
+        for person in range(people):
+            own = mean + rng.normal()
+            for _ in range(5):
+                rates = {"nods_per_min": own + rng.normal()}
+                found.append(Clip((f"a{person}", f"b{person}"), "train", "verbal", 5.0, 0.2, 0.0, [], [], rates,
+                                  np.nan, np.nan, "", True))  # fmt: skip
+        return found
+
+    same, = contrast(clips(10, 30), clips(10, 30))
+    assert same.difference_low < 0 < same.difference_high
+    more, = contrast(clips(12, 30), clips(10, 30))
+    assert 0 < more.difference_low < 2 < more.difference_high and 0.8 < more.d < 2.2 and more.units == (30, 30)
+    lone, = contrast(clips(12, 1), clips(10, 30))
+    assert np.isnan(lone.difference_low)
