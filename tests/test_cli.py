@@ -63,7 +63,7 @@ def test_scheduler_names_are_those_of_the_library():
     assert set(SCHEDULERS) == {*SAMPLERS, "euler"}
 
 
-@pytest.mark.parametrize("words", [(), ("train",), ("data",), ("data", "rehearse")])
+@pytest.mark.parametrize("words", [(), ("train",), ("data",), ("data", "rehearse"), ("evaluate",), ("context",)])
 def test_other_commands_have_help(capsys, words):
     assert "usage: diffdyad" in help_of(capsys, *words)
 

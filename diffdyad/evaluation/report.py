@@ -111,8 +111,15 @@ class Report:
             shown = [_number(cell, interval=number == 0) for number, cell in enumerate(cells)]
             text.append(f"| {line.name} | " + " | ".join(shown) + " |")
         reasons: dict[str, list[str]] = {}
+        empty = [row for row in rows if all(self._cell(part, row, line).value is None for line in filled)]
+        for row in empty if filled else ():
+            cells = [cell for line in filled if (cell := self.cells.get((part, row, line.name))) is not None]
+            for why in dict.fromkeys(cell.why for cell in cells[:1]):
+                reasons.setdefault(why, []).append(f"every figure ({row})")
         for line in lines:
             for row in rows:
+                if row in empty and line in filled:
+                    continue
                 cell = self.cells.get((part, row, line.name))
                 if cell is not None and cell.value is None:
                     if line not in filled and row != rows[0]:

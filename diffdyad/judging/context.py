@@ -13,6 +13,7 @@ import wave
 from collections.abc import Callable
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -87,11 +88,14 @@ def run(arguments: argparse.Namespace, progress: bool) -> None:
 def power(arguments: argparse.Namespace, progress: bool) -> None:
     """Prints how many pairs an effect needs: the dataset alone, with the embedded model's features."""
     pipeline = load_pipeline(arguments.model, "cpu")
-    folder = Path(arguments.out) / "cache" if arguments.out else Path.home() / ".cache" / "diffdyad"
-    bars = _bars(None, progress)
-    workers = arguments.workers or os.cpu_count() or 1
-    items = usable(read_items(arguments.dataset, arguments.split, folder, Reading.of(pipeline), workers,
-                              progress=bars("reading")), pipeline.fps)  # fmt: skip
+    reading, workers = Reading.of(pipeline), arguments.workers or os.cpu_count() or 1
+    # of the turn it is enough to know that there is one
+    context = {**reading.settings.context_encoder, "modalities": ["prosody"]}
+    reading = dataclasses.replace(reading, settings=dataclasses.replace(reading.settings, context_encoder=context))
+    with TemporaryDirectory() as folder:
+        bar = _bars(None, progress)("reading")
+        items = read_items(arguments.dataset, arguments.split, Path(folder), reading, workers, progress=bar)
+        items = usable(items, pipeline.fps)
     frames = round(arguments.answer_s * pipeline.fps)
     effects = sorted({*power_before.EFFECTS, arguments.smallest_effect})
     rows = power_before.power_table(items, pipeline.statistics, frames, np.random.default_rng(arguments.seed), effects)

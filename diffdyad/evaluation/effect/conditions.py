@@ -63,7 +63,7 @@ class Conditions:
         if condition == NULL:
             return self.encoder.place(own, end_s).dropped()
         if condition in (TRUE, TIME):
-            turn = own if condition == TRUE else scrambled(own, np.random.default_rng([self.seed, 5, index]))
+            turn = own if condition == TRUE else scrambled(own, self._generator(index))
             return self.encoder.place(turn, end_s)
         if condition.startswith("without-"):
             return self.encoder.place(own, end_s).drop(condition.removeprefix("without-"))
@@ -75,6 +75,10 @@ class Conditions:
         if condition not in donors:
             turn = mixed(own, turn, condition.removeprefix("swap-"))
         return self.encoder.place(turn, end_s)
+
+    def _generator(self, index: int) -> np.random.Generator:
+        """By the exchange's name: an order that does not depend on which others are judged with it."""
+        return np.random.default_rng([self.seed, 5, *self.items[index].name.encode()])
 
     def occluded(self, index: int, first_s: float, last_s: float) -> Context:
         """The true context less what lies between so many seconds before its end (first_s > last_s >= 0)."""

@@ -37,7 +37,7 @@ def to_json(value: Any) -> Any:
         if isinstance(value, Report):
             return value.to_dict()
         fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        extra = {name: getattr(value, name) for name in ("holds", "is_usable") if hasattr(type(value), name)}
+        extra = {name: bool(getattr(value, name)) for name in ("holds", "is_usable") if hasattr(type(value), name)}
         return {**fields, **extra}
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}

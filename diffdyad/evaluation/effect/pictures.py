@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.tri import Triangulation
 
 from diffdyad.evaluation.effect.dose import MOST_JERK, Dose
 from diffdyad.evaluation.effect.inference import Effect
@@ -48,7 +50,7 @@ def dose_curve(doses: Sequence[Dose], largest: float, margin_mm: float) -> bytes
         axes[2].plot(scales, energy[:, 0], "o-", color=_GREEN, ms=3)
         axes[2].fill_between(scales, energy[:, 1], energy[:, 2], color=_GREEN, alpha=0.15)
         axes[2].axhline(0, color=_GREY, lw=0.8)
-        axes[2].set(title="distance to the truth", ylabel="energy score less that at 0 (below: nearer)")
+        axes[2].set(title="distance to the truth (below 0: nearer)", ylabel="energy score less that at 0")
         axes[3].plot(scales, [dose.lips_mm for dose in doses], "o-", color=_ORANGE, ms=3, label="mean opening, mm")
         axes[3].axhspan(-margin_mm, margin_mm, color=_GREY, alpha=0.15)
         axes[3].plot(scales, [dose.jerk - 1 for dose in doses], "s--", color=_BLUE, ms=3, label="jerk, share more")
@@ -102,6 +104,7 @@ def heat_map(head: HeadModel, heat_mm: np.ndarray) -> bytes:
     corners = points[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     top = max(float(np.quantile(heat_mm, 0.995)), 1e-6)
+    colours = ScalarMappable(Normalize(0, top), "YlOrRd")
 
     def paint(axes) -> None:
         for axis, angle, title in zip(axes, (0.0, 0.7), ("front", "three quarters")):
@@ -111,9 +114,10 @@ def heat_map(head: HeadModel, heat_mm: np.ndarray) -> bytes:
             shown = np.flatnonzero(facing[:, 2] > 0)
             shown = shown[np.argsort(depth[shown])]  # what is nearer is drawn later
             light = np.clip(facing[shown, 2] / np.maximum(np.linalg.norm(facing[shown], axis=1), 1e-12), 0, 1)
-            grid = Triangulation(seen[:, 0], seen[:, 1], faces[shown])
-            colours = axis.tripcolor(grid, facecolors=heat_mm[faces[shown]].mean(1), cmap="inferno", vmin=0, vmax=top)
-            axis.tripcolor(grid, facecolors=light, cmap="gray", vmin=0, vmax=1, alpha=0.18)
+            paint = colours.to_rgba(heat_mm[faces[shown]].mean(1))
+            paint[:, :3] *= (0.5 + 0.5 * light)[:, None]
+            axis.add_collection(PolyCollection(seen[faces[shown], :2], facecolors=paint, edgecolors=paint, lw=0.2))
+            axis.autoscale_view()
             axis.set_aspect("equal")
             axis.set_axis_off()
             axis.set_title(title)

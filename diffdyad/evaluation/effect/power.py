@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from diffdyad.evaluation.arrays import Array
@@ -22,7 +23,7 @@ from diffdyad.motion import MotionStats
 EFFECTS = (0.003, 0.01, 0.03, 0.1)
 REACTIVE_SHARE, FADE_S = 0.25, 2.0
 _NUM_PATTERNS, _NUM_DRAWS = 4, 10
-_RIDGE = 10.0
+_RIDGE, _BANDS = 10.0, 32
 _AROUND = (-4, 0, 4)  # frames of own audio that are heard for a frame
 
 
@@ -63,7 +64,7 @@ def residuals(items: Sequence[Item], stats: MotionStats, num_frames: int) -> tup
         onset = item.onset(stats.config.fps)
         motion = stats.standardise(item.features.motion.to(stats.mean.device)).cpu()[onset:, span][:num_frames]
         valid = item.features.valid[onset:, 0][:num_frames]
-        speech = item.features.speech.float().mean(1)
+        speech = F.adaptive_avg_pool1d(item.features.speech.float().mean(1)[None], _BANDS)[0]
         frames = torch.arange(onset, onset + len(motion))
         heard = torch.cat([speech[(frames + k).clamp(0, len(speech) - 1)] for k in _AROUND], 1)
         targets.append(motion[valid])

@@ -185,7 +185,8 @@ def usable(items: list[Item], fps: float, shortest_s: float = SHORTEST_ANSWER_S)
     if not kept:
         reasons = "; ".join(f"{reason}: {count}" for reason, count in why.items() if count)
         raise UserError(f"expected exchanges to judge the context on, found none ({reasons or 'no exchanges at all'})")
-    units = independent_units([(item.previous_speaker, item.responder) for item in kept])
+    people = [[name for name in (item.previous_speaker, item.responder) if name] for item in kept]
+    units = independent_units([names or [f"session {item.session}"] for names, item in zip(people, kept)])
     return [replace(item, unit=int(unit)) for item, unit in zip(kept, units)]
 
 
