@@ -66,7 +66,7 @@ def _source(path: str | Path) -> tuple[str, str, bool, bool]:
 
 
 def stream_channels(path: str | Path, sampling_rate: int = SAMPLING_RATE) -> Iterator[np.ndarray]:  # (n, channels)
-    """The same track piece by piece, its channels apart, so that hours of it need no memory; errors as of read_audio."""
+    """The same track piece by piece, its channels apart, so that hours need no memory; errors as of read_audio."""
     return _pieces(*_source(path), sampling_rate=sampling_rate, mono=False)
 
 

@@ -222,7 +222,9 @@ def contrast(first: Sequence[Clip], second: Sequence[Clip], seed: int = 0, resam
         if min(counts) >= 2:
             weights = [resample_weights(u, 1, resamples, generator)[:, :, 0] for u in units]
             tail = expanded_tail(min(counts), 0.95)
-            low, high = np.nanquantile(_effect(*weights, *values), [tail, 1 - tail], axis=1)
+            effects = _effect(*weights, *values)
+            if np.isfinite(effects).all(0).sum() >= 5:
+                low, high = np.nanquantile(effects, [tail, 1 - tail], axis=1)
         found.append(Contrast(
             name, *(float(bootstrap_mean(v, u, generator, 50).value) for v, u in zip(values, units)),
             float(plain[0, 0]), float(low[0]), float(high[0]), float(plain[1, 0]), float(low[1]), float(high[1]),
@@ -237,7 +239,8 @@ def _effect(wa: np.ndarray, wb: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.
         means = [(w @ x) / w.sum(1) for w, x in ((wa, a), (wb, b))]
         sums = [w @ x**2 - w.sum(1) * m**2 for w, x, m in zip((wa, wb), (a, b), means)]
         spread = np.sqrt(np.maximum(sum(sums), 0) / np.maximum(wa.sum(1) + wb.sum(1) - 2, 1))
-        return np.stack([means[0] - means[1], (means[0] - means[1]) / spread])
+        difference = means[0] - means[1]
+        return np.stack([difference, np.where(spread > 1e-9, difference / spread, np.nan)])
 
 
 def contrast_lines(rows: Sequence[Contrast], names: tuple[str, str]) -> list[str]:

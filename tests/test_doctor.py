@@ -25,7 +25,8 @@ def dataset(folder, exchanges):
 
 
 def fresh(seed: int, split: str = "train", **options):
-    people = {"previous_speaker": f"p{seed}", "responder_name": f"r{seed}", "session_id": f"s{seed}"}
+    before = "" if options.get("alone") else f"p{seed}"
+    people = {"previous_speaker": before, "responder_name": f"r{seed}", "session_id": f"s{seed}"}
     return split, small_exchange(seed, split=split, **{**people, **options})
 
 

@@ -24,6 +24,7 @@ from diffdyad.data.importers.cutting import Session, cut, session_name
 from diffdyad.data.importers.recording import Importer, ImportOptions, Item
 from diffdyad.data.importers.report import ImportReport, card, collect, write_text
 from diffdyad.data.importers.splits import assign
+from diffdyad.data.recordings.steps import STEPS
 from diffdyad.errors import UserError
 from diffdyad.flame import FLAME_BASES
 from diffdyad.staging import DISK_FULL
@@ -202,7 +203,7 @@ def _claim(out: Path, settings: dict[str, Any], rebuilds: bool) -> bool:
         return finished
     if out.exists() and not out.is_dir():
         raise UserError(f"expected a folder for the dataset, found a file: {out}; give another --out")
-    if out.exists() and any(path.name not in (JOURNAL, ".steps") for path in out.iterdir()):
+    if out.exists() and any(path.name not in (JOURNAL, STEPS) for path in out.iterdir()):
         raise UserError(f"expected a new or empty folder, found other files in {out}; give another --out")
     try:
         (out / JOURNAL).mkdir(parents=True, exist_ok=True)
@@ -257,7 +258,7 @@ def _start_worker() -> None:
 def _do(job: _Job, name: str, source: str, options: ImportOptions, out_dir: str) -> int:
     """Writes one job's rows and then its journal, whose existence says that both are whole."""
     importer, out = importer_of(name)(Path(source), options), Path(out_dir)
-    importer.steps_folder = out / ".steps"
+    importer.steps_folder = out / STEPS
     config_hash = _config_hash(name, importer, options)
     sessions, failed = [], {}
 

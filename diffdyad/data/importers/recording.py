@@ -118,6 +118,7 @@ class Importer:
 
     def __init__(self, source: Path, options: ImportOptions | None = None):
         self.source, self.options = Path(source), options or ImportOptions()
+        self.steps_folder: Path | None = None  # for results of work that is done in steps
 
     @property
     def expression_basis(self) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 from diffdyad.data.importers.corpus import Shard, import_dataset
 from diffdyad.data.importers.report import ImportReport
+from diffdyad.data.recordings.steps import STEPS, sweep
 from diffdyad.errors import UserError
 
 
@@ -21,6 +23,7 @@ def build_dataset(
     report, and the others are done: `raise_for_failures` is exit code 3. Raises UserError for a wrong manifest, missing
     backends, and where no recording gave an exchange.
     """
+    sweep(Path(out_dir) / STEPS)
     return import_dataset("recordings", manifest, out_dir, None, workers, progress, parse_shard(shard))
 
 

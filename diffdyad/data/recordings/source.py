@@ -17,13 +17,12 @@ from diffdyad.data.recordings.features import FEATURES, add_features
 from diffdyad.data.recordings.filters import judge
 from diffdyad.data.recordings.hearing import Heard, hear, own_voice, residual_db, speech_share
 from diffdyad.data.recordings.manifest import Manifest, Session, load_manifest
-from diffdyad.data.recordings.steps import Steps
+from diffdyad.data.recordings.steps import STEPS, Steps
 from diffdyad.data.recordings.turns import find_turns
 from diffdyad.data.recordings.words import WORDS, Words, find_words
 from diffdyad.errors import UserError
 from diffdyad.media import SAMPLING_RATE
 
-STEPS = ".steps"
 _MOST_SHARDS = 64
 _SESSIONS_PER_SHARD = 8
 
@@ -76,7 +75,6 @@ class Recordings(Importer):
         super().__init__(source, options)
         self._manifest: Manifest | None = None
         self._steps: list[Path] = []
-        self.steps_folder: Path | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -101,7 +99,7 @@ class Recordings(Importer):
         """Raises UserError for a wrong manifest and for backends that are not known or not installed."""
         backends = self.manifest.backends
         activity.check_activity(backends.activity)
-        if any(session.layout in (None, "mixed") and len(session.files) == 1 for session in self.manifest.sessions):
+        if any(session.layout == "mixed" for session in self.manifest.sessions):
             diarization.diarization_version(backends.diarization)
         if backends.words == "pocketsphinx":
             recognisers.load(backends.words)

@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-STEP_FILE = "step.json"
+STEPS, STEP_FILE = ".steps", "step.json"
+_FORGOTTEN_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -63,3 +65,10 @@ def file_hash(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def sweep(folder: Path) -> None:
+    """Removes what killed processes left half-done; what others may be at work on stays."""
+    for partial in folder.glob(".*.partial"):
+        if time.time() - partial.stat().st_mtime > _FORGOTTEN_S:
+            shutil.rmtree(partial, ignore_errors=True)
