@@ -104,7 +104,7 @@ def test_the_protocol_reaches_a_verdict_and_goes_on_where_it_stopped(dataset, ti
     assert set(first["evidence"]["gap"]["contrasts"]) == {NEAR, NULL}
     assert [dose["scale"] for dose in first["doses"]] == [0, 0.5, 1, 1.5, 2, 3, 5]
     assert first["doses"][0]["change_mm"]["face"] == 0 < first["doses"][2]["change_mm"]["face"]
-    assert abs(sum(first["split"]["shares"].values()) - 1) < 1e-9
+    assert abs(sum(first["split"]["shares"].values()) - 1) < 1e-6  # float32 points
     page = (out / "report.html").read_text()
     assert first["verdict"]["word"] in page and page.count("data:image/png") >= 6 and "NaN" not in page
     assert not any(link in page for link in ("http://", "https://", "src='/"))

@@ -65,7 +65,8 @@ def decide(evidence: Evidence) -> Verdict:
     reasons = [
         _say(e.gap), _say(second),
         *([] if e.retrieval.testable else [f"Retrieval is not testable: {e.retrieval.why_not}."]),
-        "The placebo found nothing." if placebo_null else "The placebo found an effect: the instrument is not to be "
+        "No placebo could be made: no speaker has a third turn in a session, and no --placebo was given."
+        if not e.placebo else "The placebo found nothing." if placebo_null else "The placebo found an effect: the instrument is not to be "
         f"trusted here ({', '.join(name for name, effect in e.placebo.items() if effect.is_positive)}).",
         _say_lips(e.lips),
     ]  # fmt: skip
@@ -143,4 +144,4 @@ def _say_lips(lips: Equivalence | None) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
+    return f"{100 * share:.3g} %" if share >= 0.1 else f"{100 * share:.2g} %"
