@@ -12,13 +12,15 @@ from diffdyad.context import TurnFeatures
 from diffdyad.data.exchange import Exchange, Person, to_row, write_shard
 from diffdyad.errors import UserError
 from diffdyad.evaluation.clips import bilabials_of
+from diffdyad.evaluation.effect import dose, protocol, where
 from diffdyad.evaluation.effect.bleed import without_bleed
 from diffdyad.evaluation.effect.blind import Trial, read_answers, write_page
 from diffdyad.evaluation.effect.conditions import NEAR, NULL, TRUE, mixed, scrambled
 from diffdyad.evaluation.effect.dose import largest_usable
+from diffdyad.evaluation.effect.planted import DOWN, UP, amplitude, permuted, with_reaction
 from diffdyad.evaluation.effect.reading import cut_at_onset
 from diffdyad.evaluation.effect.where import half_life_s
-from diffdyad.motion import MotionLayout
+from diffdyad.motion import ARKIT_EXPRESSIONS, MotionLayout
 from diffdyad.text import TimedWord
 
 PAIRS, EXCHANGES = 10, 4
@@ -91,7 +93,15 @@ def test_wrong_flags_are_one_line(argv, expected, capsys, tmp_path, monkeypatch)
     assert expected in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
-def test_the_protocol_reaches_a_verdict_and_goes_on_where_it_stopped(dataset, tiny_model, tmp_path, capsys):
+@pytest.fixture
+def quick(monkeypatch):
+    """Fewer samples and scales than a real run has."""
+    monkeypatch.setattr(protocol, "NUM_SAMPLES", 2)
+    monkeypatch.setattr(dose, "SCALES", (0.0, 1.0, 3.0))
+    monkeypatch.setattr(where, "SPLIT_SAMPLES", 2)
+
+
+def test_the_protocol_reaches_a_verdict_and_goes_on_where_it_stopped(dataset, tiny_model, tmp_path, capsys, quick):
     out = tmp_path / "report"
     argv = ["context", str(dataset), "--model", str(tiny_model), "--out", str(out), "--budget", "0.35", "--no-video",
             "--workers", "1", "--device", "cpu", "--answer-s", "1.6"]  # fmt: skip
@@ -102,9 +112,9 @@ def test_the_protocol_reaches_a_verdict_and_goes_on_where_it_stopped(dataset, ti
     # twelve real pairs are too few for a critic: said, not failed
     assert not first["evidence"]["retrieval"]["testable"] and "200" in first["evidence"]["retrieval"]["why_not"]
     assert set(first["evidence"]["gap"]["contrasts"]) == {NEAR, NULL}
-    assert [dose["scale"] for dose in first["doses"]] == [0, 0.5, 1, 1.5, 2, 3, 5]
-    assert first["doses"][0]["change_mm"]["face"] == 0 < first["doses"][2]["change_mm"]["face"]
-    assert abs(sum(first["split"]["shares"].values()) - 1) < 1e-9
+    assert [row["scale"] for row in first["doses"]] == [0, 1, 3]
+    assert first["doses"][0]["change_mm"]["face"] == 0 < first["doses"][1]["change_mm"]["face"]
+    assert abs(sum(first["split"]["shares"].values()) - 1) < 1e-6  # float32 points
     page = (out / "report.html").read_text()
     assert first["verdict"]["word"] in page and page.count("data:image/png") >= 6 and "NaN" not in page
     assert not any(link in page for link in ("http://", "https://", "src='/"))
@@ -162,6 +172,37 @@ def test_a_swapped_modality_is_the_donors_and_all_else_the_own():
     order = scrambled(replace(turn(1.0, 9), features=cells), np.random.default_rng(0))
     assert sorted(order.features["motion"][:, 0].tolist()) == list(range(0, 18, 2))
     assert order.features["motion"][:, 0].tolist() != list(range(0, 18, 2))
+
+
+def test_planted_reactions_have_the_size_that_was_asked_for():
+    cues, std = np.random.default_rng(0).choice([-1.0, 1.0], 400), np.full(41, 0.1)
+    size = amplitude(0.03, cues, np.full(41, 0.6), std, 100, 25.0)
+    fade = np.exp(-np.arange(100) / 25 / 2.0)
+    reaction = np.zeros((400, 100, 41))
+    for names, side in ((UP, cues > 0), (DOWN, cues < 0)):
+        for name in names:
+            reaction[side, :, ARKIT_EXPRESSIONS.index(name)] = size * fade / 0.1
+    explained = (reaction - reaction.mean(0)).var(0).mean()
+    assert explained / (explained + 0.6) == pytest.approx(0.03, rel=1e-6)
+
+
+def test_a_planted_cue_moves_the_upper_face_of_the_answer_alone():
+    plain = exchange(0, 0)
+    moved = with_reaction(plain, 1.0, 0.1)
+    before, after = (x.responder.motion["expression"] for x in (plain, moved))
+    channels = np.flatnonzero(np.abs(after - before).max(0) > 1e-6)
+    assert {ARKIT_EXPRESSIONS[k] for k in channels} == set(UP)
+    assert np.array_equal(before[:40], after[:40]) and not np.array_equal(before[40:], after[40:])
+    assert np.array_equal(plain.previous.motion["expression"], moved.previous.motion["expression"])
+    both = with_reaction(plain, -1.0, 0.1, session=True)
+    assert not np.array_equal(plain.previous.motion["expression"], both.previous.motion["expression"])
+
+
+def test_permuted_turns_end_where_the_own_ones_did():
+    given = [exchange(0, k, gap_s=0.2 + 0.1 * k) for k in range(4)]
+    for own, made in zip(given, permuted(given, np.random.default_rng(1))):
+        made.check()
+        assert made.previous_end_s == own.previous_end_s and made.responder is own.responder
 
 
 def test_half_life():

@@ -129,7 +129,7 @@ def _head(name: str | None, pipeline: DyadPipeline) -> HeadModel | None:
 def _write(out: Path, findings: Findings, arguments, head, videos, judged, clock) -> None:
     if arguments.store:
         (Path(arguments.model) / KNOB).write_text(json.dumps(page.knob(findings), indent=1) + "\n", encoding="utf-8")
-    title = f"{arguments.model} on {Path(arguments.dataset).name}"
+    title = f"{Path(arguments.model).name} on {Path(arguments.dataset).resolve().name}"
     document = {
         "format": page.FORMAT, **page.to_json(findings), "knob": page.knob(findings), "blind": judged,
         "seconds": {name: round(seconds, 1) for name, seconds in clock.items()},

@@ -66,6 +66,8 @@ class Gaps:
         """L(wrong) - L(right) per exchange: (N,); on the levels that both were asked at."""
         asked = [level for level in range(NUM_LEVELS)
                  if all(np.isfinite(self.errors[name][:, level]).any() for name in (wrong, right))]  # fmt: skip
+        if not asked:
+            return np.full(len(self.counts), np.nan)
         return self.loss(wrong, group, asked) - self.loss(right, group, asked)
 
     def expected_error(self, condition: str, group: str = "expression") -> tuple[np.ndarray, np.ndarray]:

@@ -114,7 +114,7 @@ def _endpoints(findings: Findings) -> str:
         state = "not testable" if not end.testable else "holds" if end.holds else "does not hold"
         if not end.contrasts:
             rows.append([f"<b>{end.name}</b>: {state}", *["&ndash;"] * 5])
-        rows += [_effect_row(f"<b>{end.name}</b>, true turn against {name} ({end.unit}): {state}", effect)
+        rows += [_effect_row(f"<b>{end.name}</b> ({state}): against {name}, {end.unit}", effect)
                  for name, effect in end.contrasts.items()]  # fmt: skip
     rows += [_effect_row(f"loss gap, described: {name}", effect) for name, effect in findings.gaps.items()
              if name in ("swap-far", "time-scrambled")]  # fmt: skip

@@ -241,8 +241,8 @@ def conclude(
         "answer_s": settings.answer_s, "seed": settings.seed, "split": settings.split,
         "smallest_effect": settings.smallest_effect, "swap_distance": setting.swaps.distance,
         "without_near_swap": int((setting.swaps.near < 0).sum()), "gallery": min(retrieval.GALLERY, len(items)),
-        "energy_score": {name: float(np.nanmean(values)) for name, values in scores.items()},
-        "loss": {name: float(np.nanmean(gaps.loss(name))) for name in gap.MAIN},
+        "energy_score": {name: _mean(values) for name, values in scores.items()},
+        "loss": {name: _mean(gaps.loss(name)) for name in gap.MAIN},
     }  # fmt: skip
     return Findings(
         decide(evidence), evidence, found,
@@ -254,6 +254,11 @@ def conclude(
         where.split(answers, chosen[:_SPLIT], face) if face else None,
         _controls(answers, setting, face.gauge if face else None, settings), facts, notes,
     )  # fmt: skip
+
+
+def _mean(values: np.ndarray) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None
 
 
 def _spread(indices: Sequence[int], most: int) -> list[int]:
@@ -338,7 +343,10 @@ def _power_at(gaps: Gaps, wrong: str, units: np.ndarray, smallest: float) -> flo
 def _placebo(gaps, units, settings, rng, placebo: DyadPipeline | None, setting: Setting) -> dict[str, Effect]:
     # which of the two wrong turns is taken for the true one is drawn, so that neither is favoured
     sign = np.where(np.random.default_rng([settings.seed, 4]).random(len(units)) < 0.5, 1.0, -1.0)
-    found = {"a wrong turn for the true one": effect_of(sign * gaps.gap(PLACEBO, NEAR), units, rng)}
+    difference = sign * gaps.gap(PLACEBO, NEAR)
+    found = {}
+    if len(unit_means(difference, units)) >= 2:
+        found["a wrong turn for the true one"] = effect_of(difference, units, rng)
     if placebo is not None:
         theirs = gap.gather(Network(placebo, settings.answer_s), setting.conditions, settings.cache / "gaps",
                             settings.seed)  # fmt: skip

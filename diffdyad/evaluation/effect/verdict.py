@@ -65,9 +65,7 @@ def decide(evidence: Evidence) -> Verdict:
     reasons = [
         _say(e.gap), _say(second),
         *([] if e.retrieval.testable else [f"Retrieval is not testable: {e.retrieval.why_not}."]),
-        "The placebo found nothing." if placebo_null else "The placebo found an effect: the instrument is not to be "
-        f"trusted here ({', '.join(name for name, effect in e.placebo.items() if effect.is_positive)}).",
-        _say_lips(e.lips),
+        _say_placebo(e.placebo), _say_lips(e.lips),
     ]  # fmt: skip
     if e.gap.holds and second.holds and placebo_null and lips_hold:
         size = e.partial_r2["null"]
@@ -134,6 +132,15 @@ def _say(endpoint: Endpoint) -> str:
     return f"{endpoint.name} {'holds' if endpoint.holds else 'does not hold'} ({'; '.join(parts)})."
 
 
+def _say_placebo(placebo: dict[str, Effect]) -> str:
+    if not placebo:
+        return "No placebo could be made: no speaker has a third turn in a session, and no --placebo was given."
+    alarms = ", ".join(name for name, effect in placebo.items() if effect.is_positive)
+    return f"The placebo found an effect: the instrument is not to be trusted here ({alarms})." if alarms else (
+        "The placebo found nothing."
+    )
+
+
 def _say_lips(lips: Equivalence | None) -> str:
     if lips is None:
         return "The lips are not known: no head in the motion's basis was given."
@@ -143,4 +150,4 @@ def _say_lips(lips: Equivalence | None) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
+    return f"{100 * share:.3g} %" if share >= 0.1 else f"{100 * share:.2g} %"
