@@ -52,7 +52,7 @@ def stills(head: HeadModel, out: Path, size: int) -> None:
 def sheet(head: HeadModel, out: Path, size: int, columns: int = 7) -> None:
     """Every expression at 1, by its name, after the head at rest."""
     whole = Renderer.for_head(head, (size, size), yaw_deg=14.0).camera
-    face = replace(whole, target=(0.014, -0.016, whole.target[2]), height=0.7 * whole.height)
+    face = replace(whole, target=(-0.012, -0.016, whole.target[2]), height=0.7 * whole.height)
     renderer = Renderer.for_head(head, (size, size), camera=face)
     cells = {"at rest": pose(head)}
     for name in ARKIT_EXPRESSIONS:
