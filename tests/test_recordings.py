@@ -31,7 +31,7 @@ from diffdyad.media import read_audio, stream_channels
 
 CONVERSATION = SHARED_DATA / "conversation"
 OFFLINE = all(importlib.util.find_spec(name) for name in ("silero_vad", "resemblyzer", "sklearn"))
-needs_packages = pytest.mark.skipif(not OFFLINE, reason="needs the extra `data`: silero-vad, Resemblyzer, scikit-learn")
+needs_packages = pytest.mark.skipif(not OFFLINE, reason="needs the extra `data`, and Resemblyzer")
 
 
 def stereo(path: Path, *channels: np.ndarray, rate: int = 16000) -> None:

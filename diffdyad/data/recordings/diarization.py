@@ -22,6 +22,9 @@ from diffdyad.errors import UserError
 from diffdyad.media import SAMPLING_RATE
 
 DIARIZATION = ("resemblyzer",)
+INSTALL = "pip install --no-deps 'Resemblyzer>=0.1.4,<0.2'"
+"""Only its weights are used; its own needs (a compiler, librosa) are not."""
+
 
 WINDOW_S, STEP_S = 1.0, 0.25
 _MEL_HOP, _MEL_WINDOW, _BANDS = 160, 400, 40
@@ -58,7 +61,7 @@ class VoiceEncoder(torch.nn.Module):
 @lru_cache(maxsize=1)
 def load_voice_encoder() -> VoiceEncoder:
     """Raises UserError where the package is not installed."""
-    path = packaged_file("resemblyzer", "pretrained.pt", "the diarization backend resemblyzer")
+    path = packaged_file("resemblyzer", "pretrained.pt", "the diarization backend resemblyzer", INSTALL)
     weights = torch.load(path, map_location="cpu", weights_only=True)["model_state"]  # nothing pickled is executed
     network = VoiceEncoder()
     network.load_state_dict({name: value for name, value in weights.items() if not name.startswith("similarity")})

@@ -12,7 +12,7 @@ from diffdyad.errors import UserError
 EXTRA = "pip install 'diffdyad[data]'"
 
 
-def packaged_file(module: str, name: str, what: str) -> Path:
+def packaged_file(module: str, name: str, what: str, install: str = EXTRA) -> Path:
     """A file in an installed package. Raises UserError that says what to install where there is none.
 
     The package is not imported: some set torch's threads as they are, or need outdated helpers.
@@ -27,7 +27,7 @@ def packaged_file(module: str, name: str, what: str) -> Path:
             return path
     raise UserError(
         f"expected the package {module} for {what}, found {'none of its files ' + name if folders else 'none'}; "
-        f"install it: {EXTRA}, or choose another backend"
+        f"install it: {install}, or choose another backend"
     )
 
 
