@@ -71,7 +71,7 @@ def read_answers(folder: Path, path: Path | None = None) -> dict | None:
                     preferred.append(row["videos"][answer["preferred"]])
                 if answer.get("turn") is not None:
                     turns[row["asked"]].append(row["turns"][answer["turn"]] == TRUE)
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(
             f"expected {path} to hold the answers of the page in {folder}, cannot read it: {error!r}"
         ) from None
