@@ -1,6 +1,7 @@
 """The context protocol and the evaluation of a model, end to end on a small dataset; parts that cut and swap."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from diffdyad.data.importers.voices import speech
+from diffdyad.data.recordings.gate import speech_of
 from diffdyad.evaluation.arrays import Array, as_array
 
 FLOOR_DB = -80.0
@@ -31,7 +31,7 @@ def speaking_frames(waveforms: Sequence[np.ndarray], fps: float, num_frames: int
 
     Give a dataset's own `speech_mask` instead where there is one.
     """
-    return [_mask(spans, fps, num_frames) for spans in speech([np.asarray(w, np.float32) for w in waveforms])]
+    return [_mask(spans, fps, num_frames) for spans in speech_of([np.asarray(w, np.float32) for w in waveforms])]
 
 
 def _mask(spans: Sequence[tuple[float, float]], fps: float, num_frames: int) -> np.ndarray:
