@@ -117,7 +117,8 @@ def test_the_protocol_reaches_a_verdict_and_goes_on_where_it_stopped(dataset, ti
     assert first["doses"][0]["change_mm"]["face"] == 0 < first["doses"][1]["change_mm"]["face"]
     assert abs(sum(first["split"]["shares"].values()) - 1) < 1e-6  # float32 points
     page = (out / "report.html").read_text()
-    assert first["verdict"]["word"] in page and page.count("data:image/png") >= 6 and "NaN" not in page
+    assert first["verdict"]["word"] in page and page.count("data:image/png") >= 6
+    assert "NaN" not in re.sub("base64,[A-Za-z0-9+/=]*", "", page)  # in a picture's bytes it is no word
     assert not any(link in page for link in ("http://", "https://", "src='/"))
     made = {path: path.stat().st_mtime_ns for path in (out / "cache").rglob("*.safetensors")}
     capsys.readouterr()
