@@ -178,7 +178,7 @@ class ConditionConfig(Section):
 class LossConfig(Section):
     velocity: float = Field(1.0, ge=0)
     vertex: float = Field(0.02, ge=0, description="per square millimetre")
-    aperture: float = Field(0.3, ge=0, description="per square millimetre of lip opening, where lips should touch")
+    aperture: float = Field(0.1, ge=0, description="per square millimetre of lip opening")
     forecast: float = Field(0.5, ge=0, description="of what the context alone makes one expect")
 
 

@@ -39,13 +39,11 @@ class VertexLoss:
     """Squared distances in millimetres on the lips and the rest of the face, and on the lips' opening.
 
     The head stays unposed here, except for its jaw: rotations of the whole head would drown the face's
-    own motion, and are covered by the loss on the channels. Errors of the opening count by
-    1 / (1 + opening / OPEN_MM)^2, the true opening in millimetres. Every second frame counts: neighbours are
+    own motion, and are covered by the loss on the channels. Every second frame counts: neighbours are
     40 ms apart and nearly alike. The jaw's joint is taken at the neutral expression.
     """
 
     FRAME_STEP = 2
-    OPEN_MM = 3.0
 
     def __init__(self, head: HeadModel, layout: MotionLayout, max_lip_vertices: int = 60, max_face_vertices: int = 100):
         sets = head.vertex_sets
@@ -89,9 +87,7 @@ class VertexLoss:
             target_points, target_opening = self.points(target)
         points, opening = self.points(predicted)
         sums.add("vertex", (points - target_points).square().sum(-1), known[..., None])
-        # a millimetre is much between lips that should touch, and little in a wide open mouth
-        weight = (1 + target_opening.norm(dim=-1) / self.OPEN_MM) ** -2
-        sums.add("aperture", weight * (opening - target_opening).square().sum(-1), known[..., None])
+        sums.add("aperture", (opening - target_opening).square().sum(-1), known[..., None])
 
 
 def count_valid(valid: Tensor, layout: MotionLayout, vertex_loss: VertexLoss | None = None) -> dict[str, Tensor]:
