@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +12,8 @@ from diffdyad.audio import SpeechEncoder
 from diffdyad.media import LOUDNESS_TARGET_DB, normalise_loudness
 
 _PIECE_S = 60.0
+_BELOW_SPEECH_DB, _BELOW_LOUD_DB = 25.0, 30.0
+_SILENCE_DB = -75.0  # re full scale: below it is nothing
 
 
 class Timeline:
@@ -29,7 +33,7 @@ class Timeline:
         self.num_frames = num_lead + max(1, round(self.fps * len(audio) / self.sampling_rate))
         silence = torch.zeros(self._sample(num_lead))
         self.waveform = torch.cat([silence, normalise_loudness(audio, self.sampling_rate)])
-        self.voice = self._voice()
+        self.voice, self.quiet = self._voice(), self._quiet()
 
     def _sample(self, frame: int) -> int:
         return round(frame * self.sampling_rate / self.fps)
@@ -64,9 +68,21 @@ class Timeline:
         bands = torch.cat([self.encoder.bands(self.encoder.encode(piece[None].to(device))[0]) for piece in pieces])
         return self.encoder.voice_of(bands)[None]
 
-    def speaking(self, start: int, length: int, below_db: float = 20.0, hold_s: float = 0.2) -> Tensor:
-        """Whether the responder's voice is heard at the frames [start, start + length), held: (T,) float."""
+    def speaking(self, start: int, length: int, hold_s: float = 0.2) -> Tensor:
+        """Whether the responder's voice is heard at the frames [start, start + length), held: (T,) float.
+
+        Rather too often than too seldom: what is quiet may still be a word.
+        """
         hold = round(hold_s * self.fps)
-        samples = self._slice(start - hold, start + length + hold).unflatten(0, (length + 2 * hold, -1))
-        loud = samples.square().mean(-1) > 10 ** ((LOUDNESS_TARGET_DB - below_db) / 10)
+        loud = self._power(start - hold, start + length + hold) > self.quiet
         return F.max_pool1d(loud.float()[None, None], 2 * hold + 1, stride=1)[0, 0]
+
+    def _power(self, first: int, stop: int) -> Tensor:
+        """Mean square of each frame."""
+        return self._slice(first, stop).unflatten(0, (stop - first, -1)).square().mean(-1)
+
+    def _quiet(self) -> float:
+        """Mean square below which a frame holds no voice: by the level of speech, and by this answer's loud frames."""
+        loud = float(self._power(self.num_lead, self.num_frames).quantile(0.95))
+        level_db = min(LOUDNESS_TARGET_DB - _BELOW_SPEECH_DB, 10 * math.log10(max(loud, 1e-12)) - _BELOW_LOUD_DB)
+        return 10 ** (max(level_db, _SILENCE_DB) / 10)
