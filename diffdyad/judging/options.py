@@ -7,20 +7,7 @@ import sys
 from pathlib import Path
 
 from diffdyad.errors import UserError
-
-
-def number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number, found {text!r}") from None
-
-
-def whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a whole number, found {text!r}") from None
+from diffdyad.flags import number, whole
 
 
 def within(flag: str, value: float | None, low: float, high: float) -> None:
