@@ -3,8 +3,9 @@
     python benchmarks/real_voices.py --speech DIR
 
 DIR holds recordings, and transcripts.tsv (file name, tab, text) for those with a transcript. Beside them, sentences of
-the rehearsal corpus' test split spoken by Flite, an engine that no training used (its program must be installed;
-pocketsphinx, for the alignment, too; `--sentences 0` leaves Flite out). Intervals: 95 %, over recordings or sentences.
+the rehearsal corpus' test split spoken by Festival, an engine that no training used (it and its voices must be
+installed; pocketsphinx, for the alignment, too; `--sentences 0` leaves it out). Intervals: 95 %, over recordings or
+sentences.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from spoken import FLITE_VOICES, Spoken, aligned, flite, pauses
+from spoken import VOICES, Spoken, aligned, pauses, spoken_by
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -39,7 +40,9 @@ def main() -> None:
     parser.add_argument("--speech", required=True, help="folder of recordings")
     parser.add_argument("--model", default="default", help="default, a folder, or USER/REPO (default: default)")
     parser.add_argument("--samples", type=int, default=16, help="answers per recording (default 16)")
-    parser.add_argument("--sentences", type=int, default=60, help="by Flite, each by another voice (default 60)")
+    parser.add_argument("--sentences", type=int, default=60, help="of the engine, by its voices in turn (default 60)")
+    parser.add_argument("--engine", choices=VOICES, default="festival", help="that speaks them (default: festival; "
+                        "flite: for models that did not train on it)")  # fmt: skip
     arguments = parser.parse_args()
 
     face = Face(load_pipeline(arguments.model, "cpu"))
@@ -55,7 +58,8 @@ def main() -> None:
     figures["long"] = long_answers(face, recordings)
     figures["lips_of_recordings"] = lips(face, [s for s in said if len(s.bilabials)], arguments.samples)
     if arguments.sentences:
-        figures["lips_of_flite"] = lips(face, sentences(arguments.sentences), 4)
+        said = sentences(arguments.sentences, arguments.engine)
+        figures[f"lips_of_{arguments.engine}"] = lips(face, said, 4)
     print(json.dumps(figures, indent=2))
 
 
@@ -80,13 +84,14 @@ class Face:
 # -------------------------------------------------------------------------------------------- lips
 
 
-def sentences(count: int) -> list[Spoken]:
-    """Sentences with bilabials of the test dialogues, by Flite's voices in turn."""
+def sentences(count: int, engine: str) -> list[Spoken]:
+    """Sentences with bilabials of the test dialogues, by the engine's voices in turn."""
     rng, texts = np.random.default_rng(0), []
     while len(texts) < count:
         lines = [turn.text for turn in draw_dialogue(rng, "test").turns if turn.text]
         texts += [text for text in lines if text not in texts and len(text) > 20]
-    spoken = [flite(text, FLITE_VOICES[number % len(FLITE_VOICES)]) for number, text in enumerate(texts[:count])]
+    voices = VOICES[engine]
+    spoken = [spoken_by(engine, text, voices[number % len(voices)]) for number, text in enumerate(texts[:count])]
     return [s for s in spoken if len(s.bilabials)]
 
 

@@ -1,10 +1,12 @@
-"""Speech with the times of its bilabials: real recordings aligned with their transcripts, and voices of Flite.
+"""Speech with the times of its bilabials: real recordings aligned with their transcripts, and voices of Festival.
 
-Both come from outside the training: pocketsphinx carries an English acoustic model, Flite its own voices.
+Both come from outside the training: pocketsphinx carries an English acoustic model, Festival voices of diphones that
+were cut from recordings of real people. Flite's voices are for models that did not train on them.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -20,7 +22,7 @@ from torch import Tensor
 from diffdyad.media import SAMPLING_RATE, read_audio
 
 BILABIALS = ("m", "b", "p")
-FLITE_VOICES = ("awb", "rms", "slt")
+VOICES = {"festival": ("ked_diphone", "kal_diphone"), "flite": ("awb", "rms", "slt")}
 
 
 @dataclass(frozen=True)
@@ -52,20 +54,36 @@ def aligned(path: Path, text: str) -> Spoken:
     return Spoken(path.name, audio, np.array(found).reshape(-1, 2))
 
 
-def flite(text: str, voice: str) -> Spoken:
-    """A sentence by Flite, which says itself when it speaks which phone. Its program must be installed."""
-    program = shutil.which("flite")
+def spoken_by(engine: str, text: str, voice: str) -> Spoken:
+    """A sentence by one of `VOICES`, with the times that the engine itself reports."""
+    program = shutil.which(engine)
     if program is None:
-        raise SystemExit("expected the program flite, found none; install it (Debian: apt-get install flite)")
+        raise SystemExit(f"expected the program {engine}, found none; install it (Debian: apt-get install {engine})")
     with tempfile.TemporaryDirectory() as folder:
         wave = Path(folder) / "speech.wav"
-        command = [program, "-voice", voice, "-psdur", "-t", text, "-o", str(wave)]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        ends = {"festival": _festival, "flite": _flite}[engine](program, text, voice, wave)
         audio = read_audio(wave)
-    ends = re.findall(r"([a-z]+):([\d.]+)", said)
-    starts = [0.0, *(float(end) for _, end in ends)]
-    found = [(start, float(end)) for (phone, end), start in zip(ends, starts) if phone in BILABIALS]
+    starts = [0.0, *(end for _, end in ends)]
+    found = [(start, end) for (phone, end), start in zip(ends, starts) if phone in BILABIALS]
     return Spoken(f"{voice}: {text}", audio, np.array(found).reshape(-1, 2))
+
+
+def _festival(program: str, text: str, voice: str, wave: Path) -> list[tuple[str, float]]:
+    """Phones and where each ends, seconds. Voices: festvox-kdlpc16k and festvox-kallpc16k of Debian."""
+    segments, script = wave.with_suffix(".segments"), wave.with_suffix(".scm")
+    script.write_text(
+        f"(voice_{voice})\n(set! said (Utterance Text {json.dumps(text)}))\n(utt.synth said)\n"
+        f"(utt.save.wave said {json.dumps(str(wave))} 'riff)\n(utt.save.segs said {json.dumps(str(segments))})\n"
+    )
+    subprocess.run([program, "-b", str(script)], check=True)
+    rows = [line.split() for line in segments.read_text().splitlines()[1:]]
+    return [(phone, float(end)) for end, _, phone in rows]
+
+
+def _flite(program: str, text: str, voice: str, wave: Path) -> list[tuple[str, float]]:
+    command = [program, "-voice", voice, "-psdur", "-t", text, "-o", str(wave)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [(phone, float(end)) for phone, end in re.findall(r"([a-z]+):([\d.]+)", said)]
 
 
 def pauses(audio: Tensor, fps: float, longer_than_s: float = 0.6, less_at_end_s: float = 0.2) -> np.ndarray:

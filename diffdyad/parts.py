@@ -374,4 +374,4 @@ def make_dataset(config: RunConfig) -> None:
     from diffdyad.data.rehearsal.corpus import rehearse
 
     wanted = config.data.rehearse
-    rehearse(config.data.dataset, hours=wanted.hours, seed=wanted.seed, effect=wanted.effect)
+    rehearse(config.data.dataset, **wanted.model_dump())

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from diffdyad.data.exchange import SPLITS, ExchangeShards, shard_name, to_row, write_shard
-from diffdyad.data.rehearsal import ranges
+from diffdyad.data.rehearsal import flite, ranges
 from diffdyad.data.rehearsal.acoustics import augment
 from diffdyad.data.rehearsal.session import FPS, SESSIONS_PER_PAIR, SessionKey, rehearse_session
 from diffdyad.data.rehearsal.visemes import log_energy
 from diffdyad.errors import UserError
 
-GENERATOR_VERSION = 3
+GENERATOR_VERSION = 4
 """Raise it when the generator changes: corpora of different versions are not continued as one."""
 
 MARKER = "rehearsal.json"
@@ -34,17 +34,20 @@ _SESSIONS_PER_SHARD = 32  # about 200 exchanges
 
 @dataclass(frozen=True)
 class RehearsalSettings:
-    """What a corpus follows from. hours: of conversation; effect: K; reactive_share: of exchanges that react."""
+    """What a corpus follows from. hours: of conversation; effect: K; reactive_share: of exchanges that react;
+    flite_share: of the people who train with English, how many speak with Flite's voices."""
 
     hours: float
     seed: int = 0
     effect: float = 1.0
     reactive_share: float = 0.25
+    flite_share: float = 0.0
 
     def __post_init__(self):
         for name, value, low, high in (
             ("hours", self.hours, 0.0, 10000.0), ("effect", self.effect, 0.0, 4.0),
-            ("reactive share", self.reactive_share, 0.0, 1.0), ("seed", self.seed, 0, 2**31 - 1),
+            ("reactive share", self.reactive_share, 0.0, 1.0), ("share of Flite's voices", self.flite_share, 0.0, 1.0),
+            ("seed", self.seed, 0, 2**31 - 1),
         ):  # fmt: skip
             if not low <= value <= high or (name == "hours" and value == 0):
                 raise UserError(f"expected {name} from {low:g} to {high:g}, found {value!r}")
@@ -91,7 +94,9 @@ def record(track: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def _session_rows(key: SessionKey, settings: RehearsalSettings) -> list[dict[str, Any]]:
-    exchanges = rehearse_session(key, settings.effect, settings.reactive_share, record, settings.config_hash)
+    exchanges = rehearse_session(
+        key, settings.effect, settings.reactive_share, record, settings.config_hash, settings.flite_share
+    )
     return [to_row(exchange) for exchange in exchanges]
 
 
@@ -127,6 +132,7 @@ def rehearse(
     seed: int = 0,
     effect: float = 1.0,
     reactive_share: float = 0.25,
+    flite_share: float = 0.0,
     workers: int | None = None,
     progress: bool = True,
 ) -> Path:
@@ -134,11 +140,14 @@ def rehearse(
 
     out: a new or empty folder, or one with an unfinished (or finished) corpus of the same settings.
     hours: of conversation, all splits together. effect: the planted effect's strength K, 0 = none.
+    flite_share: of the people who train with English, how many speak with Flite's voices.
     workers: processes, default one per core; the corpus does not depend on it.
 
     Raises UserError for impossible settings, a folder with other things in it, or a missing voice engine.
     """
-    settings = RehearsalSettings(hours, seed, effect, reactive_share)
+    settings = RehearsalSettings(hours, seed, effect, reactive_share, flite_share)
+    if flite_share:
+        flite.check()
     out = Path(out)
     if _claim(out, settings):
         return out

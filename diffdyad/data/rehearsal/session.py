@@ -132,11 +132,13 @@ def rehearse_session(
     reactive_share: float,
     acoustics: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
     config_hash: str = "",
+    flite_share: float = 0.0,
 ) -> list[Exchange]:
-    """All exchanges of one session. `effect`: K; `acoustics`: (waveform, generator) -> waveform, once a person."""
+    """All exchanges of one session. `effect`: K; `acoustics`: (waveform, generator) -> waveform, once a person;
+    `flite_share`: of the people who train with English, how many speak with Flite's voices."""
     streams = key.streams()
     habits = [Habits.draw(key.person_streams(p)("habits")) for p in (0, 1)]
-    voices = [draw_voice(key.person_streams(p)("voice"), key.split) for p in (0, 1)]
+    voices = [draw_voice(key.person_streams(p)("voice"), key.split, flite_share=flite_share) for p in (0, 1)]
     turns, backchannels = stage(key, voices)
     seconds = _on_grid(max(turn.end_s for turn in turns) + 1.5)
     num_frames = round(seconds * FPS)

@@ -1,21 +1,21 @@
 """Synthetic speech with the truth about it: who says what, when, and how the mouth moves.
 
-eSpeak NG speaks phrase by phrase, each with a pitch, range, rate and loudness of its own and with words that stand
-out; pauses, breaths and hesitations are ours. Then pitch and formants are shifted together, the voice made breathy,
-its spectrum tilted and its level set. Everything is drawn from the generator: same generator, same bytes.
+An engine (eSpeak NG, or Flite) speaks phrase by phrase, each with a pitch, range, rate and loudness of its own and with
+words that stand out; pauses, breaths and hesitations are ours. Then pitch and formants are shifted together, the voice
+made breathy, its spectrum tilted and its level set. Everything is drawn from the generator: same generator, same bytes.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from xml.sax.saxutils import escape, unescape
+from xml.sax.saxutils import escape
 
 import numpy as np
 
 from diffdyad.data.rehearsal import sounds
-from diffdyad.data.rehearsal.alignment import Phoneme, align
-from diffdyad.data.rehearsal.espeak import Phrase, Spoken, speak
+from diffdyad.data.rehearsal.alignment import Phoneme
+from diffdyad.data.rehearsal.espeak import Phrase
 from diffdyad.data.rehearsal.signals import (
     SAMPLING_RATE,
     noise_excited,
@@ -23,6 +23,7 @@ from diffdyad.data.rehearsal.signals import (
     root_mean_square,
     tilt_gain,
 )
+from diffdyad.data.rehearsal.takes import Take, Word, takes
 from diffdyad.data.rehearsal.voices import Voice, draw_voice
 
 __all__ = ["Phoneme", "Utterance", "Voice", "Word", "draw_voice", "silence", "synthesise", "synthesise_turn"]
@@ -35,13 +36,6 @@ _JOINTS = {
     "fr": ["et", "mais", "parce", "que", "quand", "qui"],
     "es": ["y", "pero", "porque", "cuando", "que"],
 }
-
-
-@dataclass(frozen=True)
-class Word:
-    word: str
-    start_s: float
-    end_s: float
 
 
 @dataclass(frozen=True)
@@ -78,8 +72,8 @@ def synthesise(
     generator = generator or np.random.default_rng(0)
     plans = _plan(text, voice, arousal, generator)
     seed = int(generator.integers(1, 2**31 - 1))
-    spoken = speak([plan.phrase for plan in plans], voice.accent, voice.variant(), seed)
-    pieces = [_piece(said, plan, voice, arousal, generator) for said, plan in zip(spoken, plans, strict=True)]
+    spoken = takes([plan.phrase for plan in plans], voice, seed)
+    pieces = [_piece(said, voice, arousal, generator) for said in spoken]
     utterance = _join([piece for piece in pieces if piece is not None], plans, voice, generator)
     utterance = replace(utterance, text=text, valence=valence, arousal=arousal)
     return _level(utterance, voice, arousal)
@@ -223,9 +217,9 @@ def _ssml(words: list[str], lively: float, generator: np.random.Generator) -> st
 # --- putting together -----------------------------------------------------------------------------------------
 
 
-def _piece(said: Spoken, plan: _Plan, voice: Voice, arousal: float, generator: np.random.Generator) -> Utterance | None:
-    """One phrase as spoken -> aligned, trimmed, shifted, coloured, at 16 kHz."""
-    phonemes = align(said)
+def _piece(said: Take, voice: Voice, arousal: float, generator: np.random.Generator) -> Utterance | None:
+    """One phrase as spoken -> trimmed, shifted, coloured, at 16 kHz."""
+    phonemes = said.phonemes
     spoken = [p for p in phonemes if p.phone != "SIL"]
     if not spoken:
         return None
@@ -250,40 +244,8 @@ def _piece(said: Spoken, plan: _Plan, voice: Voice, arousal: float, generator: n
     times = [p for p in times if p.end_s > p.start_s]
     times[0] = replace(times[0], start_s=0.0)
     times[-1] = replace(times[-1], end_s=end)
-    words = _words(said, plan.phrase.ssml, [moved(sample / said.sampling_rate) for sample, _ in said.words], times)
+    words = [Word(w.word, moved(w.start_s), moved(w.end_s)) for w in said.words]
     return Utterance(waveform, times, words)
-
-
-def _words(said: Spoken, ssml: str, starts: list[float], phonemes: list[Phoneme]) -> list[Word]:
-    """Words by their place in the text, on the phonemes nearest to their events.
-
-    eSpeak NG says some words as one ('would have'): they share its phonemes by their letters."""
-    tokens = [m for m in re.finditer(r"[^\s<>]+(?![^<]*>)", ssml) if _bare(m.group())]
-    found: dict[int, float] = {}  # token -> start; '1995' and "don't" raise several events, the first counts
-    for (_, position), start in zip(said.words, starts, strict=True):
-        for index, token in enumerate(tokens):
-            if token.start() <= position < token.end():
-                found.setdefault(index, start)
-                break
-    voiced = [p for p in phonemes if p.phone != "SIL"]
-    onsets, ends = (np.array([getattr(p, name) for p in voiced]) for name in ("start_s", "end_s"))
-    heads = sorted(found)
-    first = [int(np.argmin(abs(onsets - found[head]))) for head in heads] + [len(voiced)]
-    words = []
-    for k, head in enumerate(heads):
-        stop = heads[k + 1] if k + 1 < len(heads) else len(tokens)
-        if first[k + 1] <= first[k]:
-            continue
-        said_as_one = [_bare(t.group()) for t in tokens[head:stop]]
-        begin, end = float(onsets[first[k]]), float(ends[first[k + 1] - 1])
-        edges = begin + (end - begin) * np.cumsum([0, *map(len, said_as_one)]) / sum(map(len, said_as_one))
-        words += [Word(w, float(edges[n]), float(edges[n + 1])) for n, w in enumerate(said_as_one)]
-    return words
-
-
-def _bare(token: str) -> str:
-    """An SSML token without entities and punctuation; '' for '&amp;', which is no word."""
-    return re.sub(r"^\W+|\W+$", "", unescape(token))
 
 
 def _join(pieces: list[Utterance], plans: list[_Plan], voice: Voice, generator: np.random.Generator) -> Utterance:

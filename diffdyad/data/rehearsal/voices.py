@@ -1,7 +1,8 @@
 """Synthetic people: who speaks, in which language, with which voice.
 
 A voice takes one of eSpeak NG's variants as its base and changes it (pitch, range, each formant, breath, tilt), so
-that no two people sound alike. Bases are split by people: a base of the test split is in no other.
+that no two people sound alike. Bases are split by people: a base of the test split is in no other. Where asked, some
+of those who train with English speak with Flite's voices, which are built from recordings of real speakers.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import numpy as np
 from diffdyad.data.rehearsal.espeak import variant_text
 
 SPLITS = ("train", "validation", "test")
+CALM_RATE = 165.0  # words per minute
+FLITE_VOICES = {True: ("slt",), False: ("awb", "rms")}  # by whether a woman speaks
 
 # Human-sounding variants only: no robots, announcers or comic voices.
 MALE_BASES: dict[str, tuple[str, ...]] = {
@@ -45,7 +48,7 @@ _OTHER_WEIGHTS = (0.36, 0.16, 0.14, 0.1, 0.08, 0.06, 0.05, 0.05)
 class Voice:
     """One person's voice.
 
-    language: 'en', 'de', ...; accent: eSpeak NG's file of it; base: the variant it is built on.
+    language: 'en', 'de', ...; accent: eSpeak NG's file of it; base: the variant, or Flite's voice, it is built on.
     pitch_hz: lowest pitch of calm speech; pitch_span: highest over lowest; rate: words per minute.
     resample: factor by which pitch and formants are raised together after synthesis (0.88 to 1.14).
     formants: per formant (frequency, height, width), in per cent of the base.
@@ -71,6 +74,7 @@ class Voice:
     level_db: float
     expressiveness: float
     pausing: float
+    engine: str = "espeak"
 
     def variant(self) -> str:
         """The eSpeak NG variant file of this voice (pitch as it must be before `resample`)."""
@@ -108,8 +112,11 @@ def _is_number(word: str) -> bool:
     return word.lstrip("-").replace(".", "", 1).isdigit()
 
 
-def draw_voice(generator: np.random.Generator, split: str, language: str | None = None) -> Voice:
+def draw_voice(
+    generator: np.random.Generator, split: str, language: str | None = None, flite_share: float = 0.0
+) -> Voice:
     """A new person of this split. `language`: 'en', 'de', ...; None draws English in four of five cases.
+    flite_share: of those who train with English, how many speak with Flite's voices.
 
     Raises ValueError for an unknown split or language."""
     if split not in SPLITS:
@@ -137,6 +144,9 @@ def draw_voice(generator: np.random.Generator, split: str, language: str | None 
         for _ in range(6)
     )
     whisper = generator.random() < 0.015
+    engine = "espeak"
+    if flite_share and split == "train" and language == "en" and generator.random() < flite_share:
+        engine, base, child = "flite", str(generator.choice(FLITE_VOICES[female])), False
     return Voice(
         language=language,
         accent=accent,
@@ -144,7 +154,7 @@ def draw_voice(generator: np.random.Generator, split: str, language: str | None 
         female=female,
         pitch_hz=float(centre * np.exp(generator.normal(0, 0.15))),
         pitch_span=float(np.exp(np.clip(generator.normal(0.42, 0.16), 0.15, 0.85))),
-        rate=float(np.clip(165 * np.exp(generator.normal(0, 0.14)), 105, 235)),
+        rate=float(np.clip(CALM_RATE * np.exp(generator.normal(0, 0.14)), 105, 235)),
         resample=resample,
         formants=formants,
         flutter=int(generator.integers(0, 9)),
@@ -156,4 +166,5 @@ def draw_voice(generator: np.random.Generator, split: str, language: str | None 
         level_db=float(generator.normal(0, 2.5)),
         expressiveness=float(np.exp(generator.normal(0, 0.35))),
         pausing=float(np.exp(generator.normal(0, 0.3))),
+        engine=engine,
     )
