@@ -330,7 +330,7 @@ class DyadPipeline(DiffusionPipeline):
             )
             there = there[:, None].to(device)
 
-        self.scheduler.set_timesteps(plan.num_inference_steps, device=device)
+        schedulers.set_timesteps(self.scheduler, plan.num_inference_steps, device)
         for timestep in self.scheduler.timesteps:
             sample = torch.where(prefix_mask[..., None], given, sample)
             told = schedulers.network_timestep(self.scheduler, timestep).expand(rows)

@@ -55,10 +55,12 @@ def test_vowels_are_loud_where_they_are_said_to_be_and_lips_shut_in_between():
     high = np.convolve(np.diff(said.waveform, prepend=0.0) ** 2, np.ones(160) / 160, "same")
 
     def contrast(late_s: float) -> float:
-        middles = {phones: [(p.start_s + (p.end_s - p.start_s) * k / 4 + late_s) for p in said.phonemes
-                            if p.phone in phones for k in (1, 2, 3)] for phones in (frozenset("B"), frozenset(VOWELS))}  # fmt: skip
-        held, open_ = (np.median([10 * np.log10(high[int(at * 16000)]) for at in ats]) for ats in middles.values())
-        return open_ - held
+        levels = []
+        for phones in ({"B"}, set(VOWELS)):
+            spans = [(p.start_s, p.end_s) for p in said.phonemes if p.phone in phones]
+            times = [start + (end - start) * part + late_s for start, end in spans for part in (0.25, 0.5, 0.75)]
+            levels.append(np.median([10 * np.log10(high[int(time * 16000)] + 1e-12) for time in times]))
+        return levels[1] - levels[0]
 
     assert contrast(0.0) > 6 and contrast(0.0) > 3 + max(contrast(-0.08), contrast(0.08))
 
