@@ -63,7 +63,9 @@ def postures(name: str, kind: str, plan, posture: float = 0.6, frames: int = 150
     return float(x.mean(1).std() / held**0.5)
 
 
-@pytest.mark.parametrize("name, kind, steps, low", [("dpmsolver++", "diffusion", 12, 0.97), ("euler", "flow", 24, 0.88)])
+@pytest.mark.parametrize(
+    "name, kind, steps, low", [("dpmsolver++", "diffusion", 12, 0.97), ("euler", "flow", 24, 0.88)]
+)
 def test_people_hold_as_many_postures_as_in_the_data(name, kind, steps, low):
     assert low < postures(name, kind, lambda s: schedulers.set_timesteps(s, steps)) < 1.03
 
