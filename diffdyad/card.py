@@ -36,6 +36,8 @@ FIGURES = {
     "vertex": "mean squared distance of the face's vertices, mm²",
     "aperture": "mean squared error of the inner lips' opening, mm²",
     "forecast": "mean squared error of what the context alone makes one expect, in standard deviations",
+    "speech_forecast": "mean squared error of what speech alone makes one expect, in standard deviations",
+    "speech_aperture": "that of its lip opening, mm², less where the mouth is open",
     "context_gap": "how much `motion` rises when the context is withheld: what the context is worth",
 }
 """What the figures of a validation mean; all are averages over noise levels, on exchanges that were not trained on."""

@@ -182,6 +182,9 @@ class LossConfig(Section):
     vertex: float = Field(0.02, ge=0, description="per square millimetre")
     aperture: float = Field(0.1, ge=0, description="per square millimetre of lip opening")
     forecast: float = Field(0.5, ge=0, description="of what the context alone makes one expect")
+    speech_forecast: float = Field(0.3, ge=0, description="of what speech alone makes one expect")
+    speech_aperture: float = Field(0.2, ge=0, description="per square millimetre, of the opening that speech alone "
+                                   "makes one expect; wide open counts less")  # fmt: skip
 
 
 class TrainingConfig(Section):

@@ -18,6 +18,7 @@ from diffdyad.conditioning import (
     Conditions,
     ContextMemory,
     ContextTrunk,
+    SpeechMemory,
     SpeechTrunk,
     StyleTrunk,
     to_frames,
@@ -30,10 +31,20 @@ from diffdyad.layers import DenoiserBlock, Rotary, RotaryTime, SinusoidalEmbeddi
 class EncodedConditions:
     """Conditions after the trunks: computed once, used at every denoising step."""
 
-    speech: Tensor
+    speech: SpeechMemory
     context: ContextMemory
     condition: Tensor
     rotary: Rotary
+
+
+@dataclass
+class Prediction:
+    """Clean, standardised motion (B, T, D), float32; and what the previous turn alone, and the responder's speech
+    alone, make one expect, likewise."""
+
+    motion: Tensor
+    context_forecast: Tensor
+    speech_forecast: Tensor
 
 
 class MotionDenoiser(ModelMixin, ConfigMixin):
@@ -65,7 +76,9 @@ class MotionDenoiser(ModelMixin, ConfigMixin):
         super().__init__()
         context_widths = dict(context_widths or {"audio": 512, "prosody": 16, "motion": 2 * motion_dim, "text": 384})
         self.motion_in = nn.Linear(FRAMES_PER_TOKEN * (motion_dim + 1), width)
-        self.speech_trunk = SpeechTrunk(speech_width, speech_layers, width, num_heads, speech_depth, speech_reach_s)
+        self.speech_trunk = SpeechTrunk(
+            speech_width, speech_layers, width, num_heads, speech_depth, speech_reach_s, motion_dim
+        )
         self.context_trunk = ContextTrunk(context_widths, width, num_heads, context_depth, motion_dim)
         self.forecast_in = nn.Linear(motion_dim, width, bias=False)
         self.style_trunk = StyleTrunk(motion_dim, width)
@@ -100,20 +113,21 @@ class MotionDenoiser(ModelMixin, ConfigMixin):
 
     def forward(
         self, noisy_motion: Tensor, timestep: Tensor, conditions: Conditions | EncodedConditions, prefix_mask: Tensor,
-        return_forecast: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+        return_forecasts: bool = False,
+    ) -> Tensor | Prediction:
         """Clean motion from noisy; conditions may be encoded beforehand, for use at several steps.
 
         noisy_motion: (B, T, D) standardised, with given first frames in place where prefix_mask (B, T)
-        is True; timestep: (B,) of the noise scheduler. -> (B, T, D), float32; with `return_forecast` also
-        what the context trunk expects, likewise.
+        is True; timestep: (B,) of the noise scheduler. -> (B, T, D), float32; with `return_forecasts` also
+        what the trunks expect.
         """
         num_frames = noisy_motion.shape[1]
         if num_frames % FRAMES_PER_TOKEN:
             raise ValueError(f"expected an even number of frames, got {num_frames}")
         encoded = self.encode(conditions) if isinstance(conditions, Conditions) else conditions
         frames = torch.cat([noisy_motion, prefix_mask[..., None].to(noisy_motion.dtype)], -1)
-        x = self.motion_in(to_tokens(frames).to(self.motion_in.weight.dtype)) + encoded.speech
+        speech = encoded.speech.tokens
+        x = self.motion_in(to_tokens(frames).to(self.motion_in.weight.dtype)) + speech
         condition = self.noise_level(timestep) + encoded.condition
         modulation = self.modulation(F.silu(condition))
         context = encoded.context
@@ -121,12 +135,13 @@ class MotionDenoiser(ModelMixin, ConfigMixin):
         x = x + self.forecast_in(context.forecast.detach())
         for block in self.blocks:
             x = block(
-                x, encoded.rotary, modulation, encoded.speech,
+                x, encoded.rotary, modulation, speech,
                 context.tokens, context.rotary, context.mask[:, None], context.gate,
             )
         shift, scale = self.out_modulation(F.silu(condition))[:, None].chunk(2, -1)
         x = self.out_norm(x) * (1 + scale) + shift
         motion = to_frames(self.motion_out(x)).float()
-        if return_forecast:
-            return motion, context.forecast.repeat_interleave(FRAMES_PER_TOKEN, 1).float()
+        if return_forecasts:
+            expected = context.forecast.repeat_interleave(FRAMES_PER_TOKEN, 1)
+            return Prediction(motion, expected.float(), encoded.speech.forecast.float())
         return motion

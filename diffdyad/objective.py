@@ -71,14 +71,21 @@ class VertexLoss:
 
     def points(self, motion: Tensor) -> tuple[Tensor, Tensor]:
         """Face points (B, T, V, 3) and lip openings (B, T, P, 3) in millimetres of raw motion (B, T, D)."""
+        vertices = self._vertices(motion, 0)
+        return vertices[..., : self.num_points, :], self._opening(vertices)
+
+    def _opening(self, vertices: Tensor) -> Tensor:
+        """The last vertices are the pairs: the upper ones, then the lower ones."""
+        upper, lower = vertices[..., -2 * self.num_pairs :, :].chunk(2, -2)
+        return upper - lower
+
+    def _vertices(self, motion: Tensor, first: int) -> Tensor:
+        """From vertex `first` on, (B, T, V, 3)."""
         shape = motion[..., : len(self.directions)]  # expression, and eyelids where the layout has them
         turn = axis_angle_to_matrix(self.layout.select(motion, "jaw_pose"))
-        corrective = (turn - torch.eye(3, device=turn.device)).flatten(-2) @ self.jaw_correctives
-        shaped = (shape @ self.directions + corrective).unflatten(-1, (-1, 3)) + self.rest
-        vertices = torch.lerp(shaped, shaped @ turn.mT, self.jaw_weights)
-        pairs = vertices[..., self.num_points :, :]
-        opening = pairs[..., : self.num_pairs, :] - pairs[..., self.num_pairs :, :]
-        return vertices[..., : self.num_points, :], opening
+        corrective = (turn - torch.eye(3, device=turn.device)).flatten(-2) @ self.jaw_correctives[:, 3 * first :]
+        shaped = (shape @ self.directions[:, 3 * first :] + corrective).unflatten(-1, (-1, 3)) + self.rest[first:]
+        return torch.lerp(shaped, shaped @ turn.mT, self.jaw_weights[first:])
 
     def add_to(self, sums: LossSums, predicted: Tensor, target: Tensor, known: Tensor) -> None:
         """predicted, target: raw motion (B, T, D); known: (B, T), expression and jaw are valid there."""
@@ -90,14 +97,30 @@ class VertexLoss:
         sums.add("aperture", (opening - target_opening).square().sum(-1), known[..., None])
 
 
+    def add_speech_to(self, sums: LossSums, forecast: Tensor, target: Tensor, known: Tensor) -> None:
+        """Like `add_to`, on the opening alone, of what speech makes one expect. Errors of a mouth that is nearly shut
+        count most: what is expected lies between shut and open wherever speech leaves it open."""
+        forecast, target, known = (x[:, :: self.FRAME_STEP] for x in (forecast, target, known))
+        with torch.no_grad():
+            wanted = self._opening(self._vertices(target, self.num_points))
+            weight = (1 + wanted.norm(dim=-1) / NEARLY_SHUT_MM).square().reciprocal()
+        opening = self._opening(self._vertices(forecast, self.num_points))
+        sums.add("speech_aperture", weight * (opening - wanted).square().sum(-1), known[..., None])
+
+
+NEARLY_SHUT_MM = 3.0
+"""A mouth so far open counts a quarter of a shut one."""
+
+
 def count_valid(valid: Tensor, layout: MotionLayout, vertex_loss: VertexLoss | None = None) -> dict[str, Tensor]:
     """The counts that `motion_losses` will have, from valid (B, T, G) alone."""
     mask = layout.group_to_channels(valid)
-    counts = {"motion": mask.sum(), "velocity": (mask[:, 1:] & mask[:, :-1]).sum(), "forecast": mask.sum()}
+    counts = {"motion": mask.sum(), "velocity": (mask[:, 1:] & mask[:, :-1]).sum(), "forecast": mask.sum(),
+              "speech_forecast": mask.sum()}  # fmt: skip
     if vertex_loss is not None:
         frames = face_known(valid, layout)[:, :: vertex_loss.FRAME_STEP].sum()
         counts["vertex"] = frames * vertex_loss.num_points
-        counts["aperture"] = frames * vertex_loss.num_pairs
+        counts["aperture"] = counts["speech_aperture"] = frames * vertex_loss.num_pairs
     return {name: count.float() for name, count in counts.items()}
 
 
@@ -126,26 +149,29 @@ def with_neck_folded(motion: Tensor, valid: Tensor, stats: MotionStats) -> Tenso
 
 def motion_losses(
     predicted: Tensor, target: Tensor, valid: Tensor, stats: MotionStats, vertex_loss: VertexLoss | None = None,
-    forecast: Tensor | None = None,
+    forecast: Tensor | None = None, speech_forecast: Tensor | None = None,
 ) -> LossSums:
     """All terms of one batch.
 
     predicted, target: standardised (B, T, D); valid: (B, T, G) per channel group, False on padding; given
-    first frames count, so that what follows continues their movement. forecast: what the context alone makes
-    one expect, like predicted. Where the target's neck is part of its global_orient, so is the predicted one.
+    first frames count, so that what follows continues their movement. forecast, speech_forecast: what the context
+    alone, and speech alone, make one expect, like predicted. Where the target's neck is part of its global_orient, so
+    is the predicted one.
     """
     layout = stats.layout
     sums = LossSums()
     predicted = with_neck_folded(predicted, valid, stats)
-    forecast = None if forecast is None else with_neck_folded(forecast, valid, stats)
     mask = layout.group_to_channels(valid)
     sums.add("motion", (predicted - target).square(), mask)
     sums.add("velocity", (predicted.diff(dim=1) - target.diff(dim=1)).square(), mask[:, 1:] & mask[:, :-1])
-    if forecast is not None:
-        sums.add("forecast", (forecast - target).square(), mask)
+    for name, expected in (("forecast", forecast), ("speech_forecast", speech_forecast)):
+        if expected is not None:
+            sums.add(name, (with_neck_folded(expected, valid, stats) - target).square(), mask)
     if vertex_loss is not None:
-        known = face_known(valid, layout)
-        vertex_loss.add_to(sums, stats.restore(predicted), stats.restore(target), known)
+        known, wanted = face_known(valid, layout), stats.restore(target)
+        vertex_loss.add_to(sums, stats.restore(predicted), wanted, known)
+        if speech_forecast is not None:
+            vertex_loss.add_speech_to(sums, stats.restore(speech_forecast), wanted, known)
     return sums
 
 

@@ -165,9 +165,10 @@ class _Run:
         noisy = schedulers.add_noise(self.noise, target, noise, timesteps)
         given = target + batch.prefix_noise.to(device) * noise
         noisy = torch.where(prefix[..., None], given, noisy)
-        predicted, forecast = (model or self.model)(noisy, timesteps, conditions, prefix, return_forecast=True)
+        predicted = (model or self.model)(noisy, timesteps, conditions, prefix, return_forecasts=True)
         return motion_losses(
-            predicted.float(), target, batch.valid.to(device), self.stats, self.parts.vertex_loss, forecast.float()
+            predicted.motion, target, batch.valid.to(device), self.stats, self.parts.vertex_loss,
+            predicted.context_forecast, predicted.speech_forecast,
         )
 
     def train_step(self, batches: list[Batch]) -> dict[str, float]:

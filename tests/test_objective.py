@@ -27,7 +27,7 @@ def batch(seed=0, frames=12):
 def test_counts_are_known_beforehand(parts):
     layout, _, stats, vertex = parts
     predicted, target, valid = batch()
-    counted = motion_losses(predicted, target, valid, stats, vertex, forecast=predicted).counts
+    counted = motion_losses(predicted, target, valid, stats, vertex, predicted, predicted).counts
     expected = count_valid(valid, layout, vertex)
     assert {k: v.item() for k, v in counted.items()} == {k: v.item() for k, v in expected.items()}
 
