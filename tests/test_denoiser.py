@@ -1,3 +1,4 @@
+import pytest
 import torch
 from conftest import build_tiny_pipeline
 
@@ -112,21 +113,25 @@ def test_the_prefix_mask_is_seen():
     assert not torch.allclose(denoise(given), denoise(given, prefix=6), atol=1e-4)
 
 
-def test_the_forecast_knows_the_context_alone_and_learns_by_its_own_loss():
+@pytest.mark.parametrize("trunk", ["context", "speech"])
+def test_a_forecast_knows_its_condition_alone_and_learns_by_its_own_loss(trunk):
     frames, turn = 20, context(rows=1)
     prefix = torch.zeros(1, frames, dtype=torch.bool)
     network = build_tiny_pipeline().denoiser
-    torch.nn.init.normal_(network.context_trunk.forecast.weight)
+    head = getattr(network, f"{trunk}_trunk").forecast.weight
+    torch.nn.init.normal_(head)
 
     def run(seed, given):
         noisy = torch.randn(1, frames, 56, generator=torch.Generator().manual_seed(seed))
-        return network(noisy, torch.full((1,), 500), given, prefix, return_forecast=True)
+        predicted = network(noisy, torch.full((1,), 500), given, prefix, return_forecasts=True)
+        return predicted.motion, getattr(predicted, f"{trunk}_forecast")
 
-    motion, forecast = run(0, conditions(turn))
-    other, same = run(1, conditions(turn, seed=5))
+    motion, forecast = run(0, conditions(turn, seed=3))
+    other_turn, other_speech = conditions(context(seed=7), seed=3), conditions(turn, seed=5)
+    unrelated, related = (other_speech, other_turn) if trunk == "context" else (other_turn, other_speech)
+    other, same = run(1, unrelated)
     assert torch.equal(forecast, same) and not torch.equal(motion, other)
-    assert not torch.allclose(forecast, run(0, conditions(context(seed=7)))[1])
-    head = network.context_trunk.forecast.weight
+    assert not torch.allclose(forecast, run(0, related)[1])
     motion.sum().backward(retain_graph=True)
     assert head.grad is None
     forecast.sum().backward()

@@ -99,3 +99,22 @@ def test_aperture_jacobian_predicts_the_opening(parts):
     assert (jacobian[:, layout.slices["jaw_pose"].start] > 0.03).all()  # metres per radian
     assert (jacobian[:, layout.channel("mouthClose")] < 0).all()
     assert touched[layout.channel("eyeBlinkLeft")] < 1e-4 * touched.max()
+
+
+def test_a_nearly_shut_mouth_counts_most_in_what_speech_makes_one_expect(parts):
+    """The same error of the opening, in millimetres squared, weighs 1 / (1 + opening / 3 mm)^2."""
+    layout, _, stats, vertex = parts
+    valid = torch.ones(1, 2, 6, dtype=torch.bool)
+    raw = torch.zeros(2, 1, 2, 56)
+    raw[1][..., layout.slices["jaw_pose"].start] = 0.3
+    off = torch.zeros(56)
+    off[layout.slices["jaw_pose"].start] = 1e-3
+    shut, wide = (
+        motion_losses(x, x, valid, stats, vertex, speech_forecast=stats.standardise(stats.restore(x) + off)).sums
+        for x in stats.standardise(raw)
+    )
+    openings = [vertex.points(x)[1].norm(dim=-1).mean() for x in raw]
+    weights = [(1 + opening / 3) ** -2 for opening in openings]
+    found = shut["speech_aperture"] / wide["speech_aperture"]
+    assert openings[1] > 10 and 0.5 * weights[0] / weights[1] < found < 2 * weights[0] / weights[1]
+    assert set(motion_losses(raw[0], raw[0], valid, stats, vertex).sums) == {"motion", "velocity", "vertex", "aperture"}
