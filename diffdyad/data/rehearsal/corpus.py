@@ -260,6 +260,7 @@ def card(out: Path, settings: RehearsalSettings) -> str:
     return _CARD.format(
         settings=json.dumps(asdict(settings)), version=GENERATOR_VERSION, hash=settings.config_hash, fps=FPS,
         counts="\n".join(lines), ranges=ranges.table(measured), effect=f"{settings.effect:g}",
+        flite=" and Flite" if settings.flite_share else "",
     )  # fmt: skip
 
 
@@ -297,7 +298,7 @@ configs:
 ---
 # Rehearsal corpus
 
-Synthetic exchanges between two people, made by `diffdyad data rehearse`: written dialogues, eSpeak NG's voices,
+Synthetic exchanges between two people, made by `diffdyad data rehearse`: written dialogues, voices of eSpeak NG{flite},
 motion by rule at {fps} fps in the ARKit basis, and a planted effect of the previous turn on the answer, strength
 {effect}. No real person is in it. Columns and rules: `docs/rehearsal.md` of diffdyad.
 
