@@ -36,6 +36,7 @@ from diffdyad.lock import only_one
 from diffdyad.objective import LossSums, count_valid, motion_losses
 from diffdyad.parts import Parts, Saved, Surroundings
 from diffdyad.pipeline import DyadPipeline
+from diffdyad.staging import cleared
 from diffdyad.validation import Answers, validate
 from diffdyad.watch import SpikeWatch
 
@@ -379,15 +380,14 @@ class _Run:
             return target
         pipeline = self.pipeline()
         if self.accelerator.is_main_process:
-            fresh = target.with_name(".pipeline.partial")
-            shutil.rmtree(fresh, ignore_errors=True)
-            pipeline.save_pretrained(fresh, safe_serialization=True)
-            save_config(self.config, fresh / card.SETTINGS)
-            if self.parts.sources:
-                (fresh / parts.SOURCES).write_text(json.dumps(self.parts.sources) + "\n", encoding="utf-8")
-            card.write_card(fresh, self.output)
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(fresh, target)
+            with cleared(target.with_name(".pipeline.partial")) as fresh:
+                pipeline.save_pretrained(fresh, safe_serialization=True)
+                save_config(self.config, fresh / card.SETTINGS)
+                if self.parts.sources:
+                    (fresh / parts.SOURCES).write_text(json.dumps(self.parts.sources) + "\n", encoding="utf-8")
+                card.write_card(fresh, self.output)
+                shutil.rmtree(target, ignore_errors=True)
+                os.replace(fresh, target)
         self.accelerator.wait_for_everyone()
         return target
 
