@@ -11,7 +11,6 @@ import math
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ import yaml
 
 from diffdyad.data.exchange import shards
 from diffdyad.errors import UserError
+from diffdyad.evaluation.brief import MEANINGS
+from diffdyad.journal import Log, read_log
 from diffdyad.knob import card_section
 from diffdyad.motion import MotionLayout
 from diffdyad.traces import without_machine
@@ -40,44 +41,10 @@ FIGURES = {
     "speech_aperture": "that of its lip opening, mm², less where the mouth is open",
     "context_gap": "how much `motion` rises when the context is withheld: what the context is worth",
 }
-"""What the figures of a validation mean; all are averages over noise levels, on exchanges that were not trained on."""
+"""What the losses of a validation mean; all are averages over noise levels, on exchanges that were not trained on."""
 
-
-@dataclass
-class Log:
-    """curves: name -> steps, values, in the order of the steps; `validation/NAME` are those of the validation."""
-
-    curves: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
-
-    @property
-    def last_step(self) -> int:
-        return max((steps[-1] for steps, _ in self.curves.values()), default=0)
-
-    @property
-    def validation(self) -> dict[str, float]:
-        """The figures of the last validation, by name."""
-        found = {key.removeprefix("validation/"): curve for key, curve in self.curves.items() if "validation/" in key}
-        last = max((steps[-1] for steps, _ in found.values()), default=None)
-        return {name: values[-1] for name, (steps, values) in found.items() if steps[-1] == last}
-
-
-def read_log(path: str | os.PathLike) -> Log:
-    """A run's log.jsonl; empty where there is none. A resumed run has logged some steps twice: the last one counts.
-
-    Lines cut off by an interruption are skipped.
-    """
-    rows: dict[str, dict[int, float]] = {}
-    path = Path(path)
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
-        try:
-            values = json.loads(line)
-            step = values.pop("step")
-        except (ValueError, KeyError, AttributeError):
-            continue
-        for name, value in values.items():
-            if name != "time" and isinstance(value, int | float) and math.isfinite(value):
-                rows.setdefault(name, {})[step] = float(value)
-    return Log({name: tuple(map(list, zip(*sorted(points.items())))) for name, points in rows.items()})
+ANSWER_CURVES = ("lip_vertex_error_max_mean_mm", "expression_variance_ratio")
+"""Figures of sampled answers that the picture shows: how near they are, and how lively."""
 
 
 # -------------------------------------------------------------------------------------------- writing
@@ -134,7 +101,7 @@ def _settings(pipeline: Path, run: str | os.PathLike | None) -> dict[str, Any]:
 
 def _panels(log: Log) -> dict[str, dict[str, tuple]]:
     panels: dict[str, dict[str, tuple]] = {}
-    for name in ("loss", *FIGURES):
+    for name in ("loss", *FIGURES, *ANSWER_CURVES):
         curves = {"training": log.curves.get(name), "validation": log.curves.get(f"validation/{name}")}
         if found := {kind: _thin(*curve) for kind, curve in curves.items() if curve}:
             panels[name.replace("_", " ")] = found
@@ -291,13 +258,21 @@ def _training(settings: dict, log: Log) -> str:
 
 def _figures(log: Log, curves: bool) -> str:
     found = log.validation
-    if not found:
-        text = "No validation was logged."
-    else:
-        rows = [f"| {name} | {value:.4g} | {FIGURES.get(name, '')} |" for name, value in found.items()]
+    losses = {name: value for name, value in found.items() if name not in MEANINGS}
+    answers = {name: value for name, value in found.items() if name in MEANINGS}
+    text = "No validation was logged."
+    if losses:
         text = "The last validation, on exchanges that were not trained on, averaged over noise levels:\n\n"
-        text += "\n".join(["| figure | found | meaning |", "|---|---|---|", *rows])
+        text += _meant(losses, FIGURES)
+    if answers:
+        text += "\n\nAnswers to a few of these exchanges, compared with what the responders did:\n\n"
+        text += _meant(answers, MEANINGS)
     return f"{text}\n\n![Curves of training and validation]({CURVES})" if curves else text
+
+
+def _meant(found: dict[str, float], meanings: dict[str, str]) -> str:
+    rows = [f"| {name} | {value:.4g} | {meanings.get(name, '')} |" for name, value in found.items()]
+    return "\n".join(["| figure | found | meaning |", "|---|---|---|", *rows])
 
 
 _USE = f"""    python sample.py --model {PLACEHOLDER} --audio answer.wav --context-audio question.wav

@@ -40,12 +40,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(EXIT_INTERRUPTED, "interrupted")
     except MemoryError as error:
         return _fail(EXIT_FAILED, f"out of memory: {error}" if str(error) else "out of memory")
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _fail(EXIT_FAILED, "the disk is full; free some space, or give another --out")
-        return _fail(EXIT_FAILED, f"{type(error).__name__}: {error}")
     except Exception as error:
+        if _is_full_disk(error):
+            return _fail(EXIT_FAILED, "the disk is full; free some space and give the same command again, or another "
+                         "output folder")  # fmt: skip
+        if isinstance(error, OSError):
+            return _fail(EXIT_FAILED, f"{type(error).__name__}: {error}")
         return _fail(EXIT_FAILED, f"{type(error).__name__}: {error} (DIFFDYAD_DEBUG=1 shows where)")
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """Python's error, or the words of safetensors, whose error is none of the system's."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or any(f"(os error {code})" in str(error) for code in full)
 
 
 def _fail(code: int, message: str) -> int:

@@ -75,6 +75,7 @@ class DataConfig(Section):
     skip_corrupt: bool = Field(False, description="go on without shards that cannot be read")
     window_s: tuple[float, float] = Field((4.0, 6.0), description="shortest and longest training window, seconds")
     validation_windows: int = Field(256, ge=1)
+    validation_answers: int = Field(16, ge=0, description="sampled at every validation, and measured; 0: none")
 
     @property
     def sources(self) -> list[SourceConfig]:
@@ -99,6 +100,8 @@ class DataConfig(Section):
             raise ValueError("`rehearse` makes the corpus of `dataset`; give that, and not `datasets`")
         if len({source.weight is None for source in self.sources}) > 1:
             raise ValueError("expected a weight for every one of `datasets`, or for none")
+        if self.validation_answers == 1:
+            raise ValueError("`validation_answers` are compared with the truth together: expected 0, or at least 2")
         if self.loader_workers and self.features == "on_the_fly":
             raise ValueError("`loader_workers` need `features: cached`: each would compute all features again")
         return self

@@ -1,11 +1,13 @@
-"""A run's log: `log.jsonl`, and whatever tracker was asked for. A tracker that fails costs a warning, not the run."""
+"""A run's log, written and read: `log.jsonl`, and whatever tracker was asked for, whose failure costs a warning."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +78,40 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, int | floa
         else:
             found[f"{prefix}{key}"] = value if isinstance(value, int | float | str) else json.dumps(value)
     return found
+
+
+@dataclass
+class Log:
+    """curves: name -> steps, values, in the order of the steps; `validation/NAME` are those of the validation."""
+
+    curves: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
+
+    @property
+    def last_step(self) -> int:
+        return max((steps[-1] for steps, _ in self.curves.values()), default=0)
+
+    @property
+    def validation(self) -> dict[str, float]:
+        """The figures of the last validation, by name."""
+        found = {key.removeprefix("validation/"): curve for key, curve in self.curves.items() if "validation/" in key}
+        last = max((steps[-1] for steps, _ in found.values()), default=None)
+        return {name: values[-1] for name, (steps, values) in found.items() if steps[-1] == last}
+
+
+def read_log(path: str | os.PathLike) -> Log:
+    """A run's log.jsonl; empty where there is none. A resumed run has logged some steps twice: the last one counts.
+
+    Lines cut off by an interruption are skipped.
+    """
+    rows: dict[str, dict[int, float]] = {}
+    path = Path(path)
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        try:
+            values = json.loads(line)
+            step = values.pop("step")
+        except (ValueError, KeyError, AttributeError):
+            continue
+        for name, value in values.items():
+            if name != "time" and isinstance(value, int | float) and math.isfinite(value):
+                rows.setdefault(name, {})[step] = float(value)
+    return Log({name: tuple(map(list, zip(*sorted(points.items())))) for name, points in rows.items()})

@@ -21,6 +21,16 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
+def cleared(folder: Path) -> Iterator[Path]:
+    """A folder for what is half-written: not there at first, and gone afterwards, whatever happens."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def staged(out: str | os.PathLike, names: Iterable[str], replaced: Iterable[str] = ()) -> Iterator[Path]:
     """A temporary folder, whose files are moved to the folder `out` when the block ends well.
 

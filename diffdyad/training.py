@@ -12,10 +12,11 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -35,7 +36,8 @@ from diffdyad.lock import only_one
 from diffdyad.objective import LossSums, count_valid, motion_losses
 from diffdyad.parts import Parts, Saved, Surroundings
 from diffdyad.pipeline import DyadPipeline
-from diffdyad.validation import validate
+from diffdyad.staging import cleared
+from diffdyad.validation import Answers, validate
 from diffdyad.watch import SpikeWatch
 
 _PATIENCE = timedelta(hours=12)  # of the other processes, while the main one makes a corpus and features
@@ -150,6 +152,7 @@ class _Run:
         self.spiked: list[str] = []
         self.unproven = False  # the newest checkpoint's weights have not had a loss yet
         self.journal = Journal(output / "log.jsonl", accelerator, self.warn)
+        self.answers = Answers(config.data, accelerator.device)
 
     def bare(self) -> MotionDenoiser:
         return self.accelerator.unwrap_model(self.model)
@@ -296,25 +299,30 @@ class _Run:
             model.train()
 
     def validate(self) -> dict[str, float]:
-        """Losses of the averaged weights on fixed windows."""
+        """Losses of the averaged weights on fixed windows, and figures of their answers to fixed exchanges."""
         with self.averaged() as model:
-            return validate(
+            found = validate(
                 self.parts.validation, lambda batch: self.loss_sums(batch, model), self.stats.config.fps,
                 self.config.training.seed, self.config.data.validation_windows,
             )  # fmt: skip
+        if self.config.data.validation_answers:
+            found |= self._beside("answers", self.answers.figures) or {}
+        return found
 
     def sample(self) -> None:
         """A short answer of the averaged weights to a validation exchange, in OUTPUT/samples."""
-        pipeline = self.pipeline()
-        if not self.accelerator.is_main_process:
-            return
         from diffdyad.preview import first_with_speech, preview
 
+        folders, target = [source.path for source in self.config.data.sources], self.output / "samples"
+        self._beside("sample", lambda model: preview(target, self.step, model, first_with_speech(folders)))
+
+    def _beside(self, what: str, look: Callable[[DyadPipeline], Any]) -> Any:
+        """What the main process finds in the averaged weights; None elsewhere, and where it fails: a warning."""
+        pipeline = self.pipeline()  # by all processes, where weights are spread
         try:
-            exchange = first_with_speech(source.path for source in self.config.data.sources)
-            preview(self.output / "samples", self.step, pipeline, exchange)
-        except Exception as error:  # a picture is not worth a run
-            self.warn(f"no sample at step {self.step}: {type(error).__name__}: {error}")
+            return look(pipeline) if self.accelerator.is_main_process else None
+        except Exception as error:
+            self.warn(f"no {what} at step {self.step}: {type(error).__name__}: {error}")
 
     # ------------------------------------------------------------------------------------ checkpoints
 
@@ -373,15 +381,14 @@ class _Run:
             return target
         pipeline = self.pipeline()
         if self.accelerator.is_main_process:
-            fresh = target.with_name(".pipeline.partial")
-            shutil.rmtree(fresh, ignore_errors=True)
-            pipeline.save_pretrained(fresh, safe_serialization=True)
-            save_config(self.config, fresh / card.SETTINGS)
-            if self.parts.sources:
-                (fresh / parts.SOURCES).write_text(json.dumps(self.parts.sources) + "\n", encoding="utf-8")
-            card.write_card(fresh, self.output)
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(fresh, target)
+            with cleared(target.with_name(".pipeline.partial")) as fresh:
+                pipeline.save_pretrained(fresh, safe_serialization=True)
+                save_config(self.config, fresh / card.SETTINGS)
+                if self.parts.sources:
+                    (fresh / parts.SOURCES).write_text(json.dumps(self.parts.sources) + "\n", encoding="utf-8")
+                card.write_card(fresh, self.output)
+                shutil.rmtree(target, ignore_errors=True)
+                os.replace(fresh, target)
         self.accelerator.wait_for_everyone()
         return target
 

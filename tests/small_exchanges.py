@@ -13,7 +13,7 @@ FPS, START_S, PREVIOUS_END_S, END_S = 25.0, -1.6, -0.2, 2.4
 
 CONFIG = """
 output: {output}
-data: {{dataset: {dataset}, window_s: [1.0, 1.4], validation_windows: 1, workers: 1}}
+data: {{dataset: {dataset}, window_s: [1.0, 1.4], validation_windows: 1, validation_answers: 0, workers: 1}}
 context: {{modalities: [audio, motion]}}
 model: {{width: 32, num_heads: 2, depth: 1, speech_depth: 1, context_depth: 1}}
 training: {{batch_size: 4, max_steps: 6, checkpoint_every: 2, validate_every: 6, log_every: 1, mixed_precision: "no"}}

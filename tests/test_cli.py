@@ -140,6 +140,7 @@ def test_file_names():
         (KeyboardInterrupt(), 130, "interrupted"),
         (MemoryError(), 1, "out of memory"),
         (OSError(28, "No space left on device"), 1, "disk is full"),
+        (ValueError("while serializing: I/O error: No space left on device (os error 28)"), 1, "disk is full"),
         (OSError(5, "Input/output error", "/x"), 1, "/x"),
         (RuntimeError("first\nsecond"), 1, "RuntimeError: first second"),
     ],

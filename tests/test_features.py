@@ -1,6 +1,7 @@
 """Features: computed once and found again, or on the fly; pools that move over shards; pretrained encoders."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -162,6 +163,14 @@ def test_training_learns_a_mix_of_the_layers_of_cached_features(dataset, encoder
 
 
 def test_a_pretrained_encoder_on_the_fly(dataset, encoder, tmp_path):
+    speech, context = SpeechEncoder(encoder), ContextEncoder(["audio", "motion"])
+    job = store.Job(shards(dataset, "train")[0], FeatureSettings.of(speech, context), ARKIT)
+    tensors, index = store.shard_features(job)
+    cached = store.read(build(dataset, tmp_path / "cache", speech)[0])
+    for one, two in zip(features.unpack(tensors, index["exchanges"]), cached, strict=True):
+        assert same(replace(one, turn=two.turn), two) and one.speech.shape[1:] == (3, 16)
+        here, there = (item.turn.features["audio"].float() for item in (one, two))
+        assert here.std() > 0.1 and torch.allclose(here, there, rtol=2e-3, atol=2e-3)  # rounded before pooling
     train(small_config(tmp_path, dataset, f"speech.encoder={encoder}", "data.features=on_the_fly",
                        "data.stream={shards: 1, steps: 3}", "training.max_steps=4"))  # fmt: skip
     assert (tmp_path / "run" / "pipeline" / "model_index.json").is_file()

@@ -3,6 +3,7 @@
 import json
 import sys
 from itertools import pairwise
+from shutil import copytree, ignore_patterns
 
 import pytest
 import torch
@@ -95,6 +96,22 @@ def test_a_pipeline_comes_with_its_card_which_may_be_edited(trained, dataset):
     assert told.read_text() == "# Mine\n"
     train(small_config(trained, dataset, "card.license=mit"))  # changed: written anew
     assert "license: mit" in told.read_text()
+
+
+def test_a_pipeline_that_does_not_fit_leaves_nothing_half_written(trained, dataset, tmp_path, monkeypatch):
+    copytree(trained / "run", tmp_path / "run", ignore=ignore_patterns("pipeline"))
+
+    def full(*_) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("diffdyad.card.write_card", full)
+        with pytest.raises(OSError, match="No space left"):
+            train(small_config(tmp_path, dataset))
+    assert not {path.name for path in (tmp_path / "run").iterdir()} & {"pipeline", ".pipeline.partial"}
+    train(small_config(tmp_path, dataset))
+    weights = "pipeline/denoiser/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "run" / weights).read_bytes() == (trained / "run" / weights).read_bytes()
 
 
 def test_a_second_run_in_the_same_folder_is_refused(dataset, tmp_path):
@@ -216,8 +233,6 @@ def test_another_layout_in_the_checkpoint_is_refused(trained, dataset):
 
 def test_statistics_of_the_checkpoint_count_not_those_of_new_data(trained, dataset, tmp_path):
     """Data that were added to a dataset do not rescale what the weights have learnt to read."""
-    from shutil import copytree
-
     copytree(trained / "run", tmp_path / "run")
     other = write_dataset(tmp_path / "other", first=50)
     train(small_config(tmp_path, other, "training.max_steps=8"))
