@@ -69,7 +69,7 @@ def _open(name: str) -> ctypes.CDLL:
             continue
     raise UserError(
         f"voices of Flite need its library {name}, which is not installed here: apt-get install flite (Debian), or "
-        "make the corpus without them"
+        "a share of 0 of them (data.rehearse.flite_share=0, --flite-share 0)"
     )
 
 
