@@ -68,6 +68,16 @@ class FitSettings:
     rounds: int = 7
 
 
+@dataclass(frozen=True)
+class Known:
+    """What stays the same of a person before a camera. betas: (S,); focal_px: of the lens; offsets: (L, 3) metres, of the
+    landmarks from their points."""
+
+    betas: Tensor | None
+    focal_px: float | None
+    offsets: Tensor | None = None
+
+
 @dataclass
 class Fit:
     """motion: in the head's basis, the neck folded into `global_orient`, at the landmarks' rate. error_px: (T,) root
@@ -76,7 +86,7 @@ class Fit:
     motion: Motion
     error_px: Tensor
     view: View
-    focal_px: float
+    known: Known
 
     @property
     def reprojection_px(self) -> float:
@@ -86,15 +96,16 @@ class Fit:
 
 def fit_landmarks(
     head: HeadModel, points: SurfacePoints, landmarks: np.ndarray, fps: float, size: tuple[int, int],
-    focal_px: float | None = None, weights: np.ndarray | None = None, betas: Tensor | None = None,
-    settings: FitSettings = FitSettings(),
+    focal_px: float | None = None, weights: np.ndarray | None = None, slack_m: np.ndarray | None = None,
+    known: Known | None = None, settings: FitSettings = FitSettings(),
 ) -> Fit:
     """The motion of a head whose `points` are seen at `landmarks`.
 
     points: L points of the head; landmarks: (T, L, 2) or (T, L, 3, the third ignored), columns and rows in pixels, NaN
     where there are none; size: width and height of the picture, whose centre the lens looks at; focal_px: of the lens,
-    None = estimated with the identity, infinite = a camera far away (weak perspective); weights: (L,) 0..1, how far a
-    landmark is trusted; betas: the identity, where it is known.
+    None = estimated with the identity, infinite = a camera far away (weak perspective); weights: (L,), how far a landmark
+    is trusted; slack_m: (L,) metres, by how much the place that a detector means may be another than the point (the same
+    in all frames), None = not at all; known: what an earlier fit has found of this person before this camera.
 
     Raises UserError where shapes do not agree, or no frame shows a face.
     """
@@ -112,19 +123,23 @@ def fit_landmarks(
     if not seen.any():
         raise UserError(f"expected a face in at least one of {len(flat)} frames, found none")
     rig = Rig(head, points)
-    focal = focal_px or _USUAL_FOCAL * math.hypot(*size)
+    focal = focal_px or (known.focal_px if known else None) or _USUAL_FOCAL * math.hypot(*size)
     problem = _Problem(rig, torch.nan_to_num(flat), trust, focal, _priors(rig, settings, fps), settings)
     with torch.no_grad():
-        state = _start(rig, problem, seen, betas if betas is not None else torch.zeros(rig.num_betas))
-        if betas is None or focal_px is None:
-            betas = _identity(problem, state, seen, betas, focal_px)
-            state = _start(rig, problem, seen, betas)
+        if known is None:
+            start = _start(rig, problem, seen, torch.zeros(rig.num_betas))
+            slack = None if slack_m is None else torch.from_numpy(np.asarray(slack_m, np.float32))
+            known = _identity(problem, start, seen, Known(None, focal_px), slack)
+        elif known.offsets is not None:
+            rig.move_points(known.offsets[:, :2].flatten())
+        betas = known.betas
+        state = _start(rig, problem, seen, betas)
         for _ in range(settings.rounds):
             state = problem.improve(state, betas, seen)
         error = problem.error(state, betas)
     error[~seen] = torch.nan
     motion = _motion(head, rig, state, betas, fps, seen & (error < problem.lost(state)))
-    return Fit(motion, error, state.view, problem.focal_px)
+    return Fit(motion, error, state.view, known)
 
 
 @dataclass
@@ -184,6 +199,21 @@ def _priors(rig: Rig, s: FitSettings, fps: float) -> _Priors:
 
 
 @dataclass
+class _Slopes:
+    """residual (t, 2 L) and its columns (t, 2 L, P [+ S + 1]) in sigmas; by_offset: (t, L, 2, 2), of each landmark its
+    own columns: sideways and up on the head."""
+
+    residual: Tensor
+    columns: Tensor
+    by_offset: Tensor | None = None
+
+    def normal(self) -> tuple[Tensor, Tensor]:
+        """The normal equations' matrix (t, P, P) and right side (t, P)."""
+        turned = self.columns.transpose(1, 2)
+        return turned @ self.columns, (turned @ self.residual[..., None])[..., 0]
+
+
+@dataclass
 class _Problem:
     """The sums that are minimised. flat: (T, L, 2) pixels right of and above the centre; trust: (T, L)."""
 
@@ -217,16 +247,17 @@ class _Problem:
     def chunks(count: int) -> list[slice]:
         return [slice(begin, min(begin + _CHUNK, count)) for begin in range(0, count, _CHUNK)]
 
-    def slopes(self, state: _State, betas: Tensor, frames, shared: bool = False) -> tuple[Tensor, Tensor]:
+    def slopes(self, state: _State, betas: Tensor, frames, shared: bool = False) -> _Slopes:
         """Residuals (t, 2 L) and their columns (t, 2 L, P), both in sigmas, of those `frames`; shared: with S + 1 more
         columns, of identity and the focal length's log."""
         rig, face = self.rig, self.face(state.values)
         at = rig.place(face, betas)
         flat, seen = state.view.project(at, self.focal_px)
-        residual = self.flat[frames] - flat
+        residual = self.flat[frames] - flat  # (t, L, 2)
         by_point, by_view, by_focal = state.view.changes(seen, flat, self.focal_px)
         by_place = by_point @ state.view.rotation[:, None]  # (t, L, 2, 3)
-        joints = sum(by_place[..., c, None] * rig.joint_changes(face, betas, at)[..., c, None, :] for c in range(3))
+        joints = rig.joint_changes(face, betas, at)
+        joints = sum(by_place[..., c, None] * joints[..., c, None, :] for c in range(3))
         by_rest = (by_place @ rig.blend(face)).transpose(0, 1).flatten(1, 2)  # (L, 2 t, 3)
         directions = torch.cat([rig.directions, rig.head.shape_dirs], -1) if shared else rig.directions
         moved = (by_rest @ directions).unflatten(1, (len(flat), 2)).transpose(0, 1)
@@ -237,7 +268,8 @@ class _Problem:
         distance = residual.norm(dim=-1) / sigma
         weight = self.trust[frames] * (_HUBER / distance.clamp_min(_HUBER))
         root = (weight.sqrt() / sigma)[..., None]
-        return (residual * root).flatten(1), (columns * root[..., None]).flatten(1, 2)
+        by_offset = by_rest.unflatten(1, (len(flat), 2)).transpose(0, 1)[..., :2] * root[..., None] if shared else None
+        return _Slopes((residual * root).flatten(1), (columns * root[..., None]).flatten(1, 2), by_offset)
 
     def improve(self, state: _State, betas: Tensor, seen: Tensor) -> _State:
         """One Gauss-Newton step of all frames, each drawn to where its neighbours were before it."""
@@ -245,10 +277,7 @@ class _Problem:
         parts = []
         for part in self.chunks(len(state.values)):
             now = state[part]
-            residual, columns = self.slopes(now, betas, part)
-            system = columns.transpose(1, 2) @ columns
-            right = (columns.transpose(1, 2) @ residual[..., None])[..., 0]
-            system, right = self.with_priors(system, right, now.values)
+            system, right = self.with_priors(*self.slopes(now, betas, part).normal(), now.values)
             right = right + self.priors.steps * pull[part]
             system = system + torch.diag_embed(self.priors.steps * hold[part])
             parts.append(self.moved(now, self.solve(system, right, now.values)))
@@ -308,42 +337,65 @@ def _start(rig: Rig, problem: _Problem, seen: Tensor, betas: Tensor) -> _State:
     return _State(view, values)
 
 
-def _identity(problem: _Problem, start: _State, seen: Tensor, betas: Tensor | None, focal_px: float | None) -> Tensor:
-    """betas (S,) that suit all of some frames spread over the session; sets the problem's focal length. What is known
-    of the two is held."""
-    settings = problem.settings
+def _identity(problem: _Problem, start: _State, seen: Tensor, known: Known, slack: Tensor | None) -> Known:
+    """Identity, lens and offsets that suit all of some frames spread over the session; what is known of them is held.
+
+    slack: (L,) metres, how far a landmark may lie from its point of the head; None: it does not.
+    """
+    rig, settings = problem.rig, problem.settings
     there = seen.nonzero()[:, 0]
     frames = there[torch.linspace(0, len(there) - 1, min(settings.identity_frames, len(there))).round().long()]
-    state, own = start[frames], _VIEW + start.values.shape[-1]
-    precision = torch.ones(problem.rig.num_betas + 1).double()
+    state, own, count = start[frames], _VIEW + start.values.shape[-1], rig.num_betas
+    precision = torch.ones(count + 1).double()
     precision[-1] = settings.focal_log**-2
-    if betas is not None:
+    if known.betas is not None:
         precision[:-1] = _HELD
-    if focal_px is not None:
+    if known.focal_px is not None:
         precision[-1] = _HELD
-    mean = torch.cat([betas if betas is not None else torch.zeros(problem.rig.num_betas),
+    mean = torch.cat([known.betas if known.betas is not None else torch.zeros(count),
                       torch.tensor([problem.focal_px]).log()]).double()  # fmt: skip
+    if slack is not None:
+        precision = torch.cat([precision, (slack.double() ** -2).repeat_interleave(2)])
+        mean = torch.cat([mean, torch.zeros(2 * len(rig)).double()])
     # the frames' errors are alike, being of one person: together they count as a few
     few = min(1.0, settings.identity_counts / len(frames))
     shared = mean
     for _ in range(settings.identity_rounds):
-        betas, problem.focal_px = shared[:-1].float(), float(shared[-1].exp())
-        residual, columns = problem.slopes(state, betas, frames, shared=True)
-        system = columns.transpose(1, 2) @ columns
-        right = (columns.transpose(1, 2) @ residual[..., None])[..., 0]
-        system, right = (part.double() for part in problem.with_priors(system, right, state.values))
+        betas, problem.focal_px = shared[:count].float(), float(shared[count].exp())
+        rig.move_points(shared[count + 1 :])
+        slopes = problem.slopes(state, betas, frames, shared=True)
+        system, right = problem.with_priors(*slopes.normal(), state.values)
+        if slack is not None:
+            system, right = _with_offsets(system, right, slopes)
+        system, right = system.double(), right.double()
         cross, own_right = system[:, :own, own:], right[:, :own]
         inner = system[:, :own, :own] + 1e-6 * torch.eye(own)
         lead = torch.linalg.solve(inner, torch.cat([cross, own_right[..., None]], -1))
-        around = cross.transpose(1, 2) @ lead
-        reduced = few * (system[:, own:, own:] - around[..., :-1]).sum(0) + torch.diag(precision)
-        wanted = few * (right[:, own:] - around[..., -1]).sum(0) + precision * (mean - shared)
+        around = (cross.flatten(0, 1).T @ lead.flatten(0, 1))  # summed over frames
+        reduced = few * (system[:, own:, own:].sum(0) - around[:, :-1]) + torch.diag(precision)
+        wanted = few * (right[:, own:].sum(0) - around[:, -1]) + precision * (mean - shared)
         step = torch.linalg.solve(reduced, wanted)
-        step[-1] = step[-1].clamp(-0.3, 0.3)
+        step[count] = step[count].clamp(-0.3, 0.3)
         state = problem.moved(state, problem.solve(inner, own_right - cross @ step, state.values))
         shared = shared + step
-    problem.focal_px = float(shared[-1].exp())
-    return shared[:-1].float()
+    problem.focal_px = float(shared[count].exp())
+    rig.move_points(shared[count + 1 :])
+    return Known(shared[:count].float(), problem.focal_px, rig.offsets)
+
+
+def _with_offsets(system: Tensor, right: Tensor, slopes: _Slopes) -> tuple[Tensor, Tensor]:
+    """Normal equations with every landmark's own columns at the end; each touches that landmark's residuals alone."""
+    own = slopes.by_offset  # (t, L, 2, 2)
+    columns = slopes.columns.unflatten(1, (-1, 2))  # (t, L, 2, P)
+    count, size = len(own), 2 * own.shape[1]
+    cross = torch.einsum("tlip,tlio->tplo", columns, own).flatten(2)
+    blocks = own.transpose(2, 3) @ own
+    corner = torch.zeros(count, size, size)
+    index = torch.arange(size).view(-1, 2)
+    corner[:, index[:, :, None], index[:, None, :]] = blocks
+    offset_right = torch.einsum("tlio,tli->tlo", own, slopes.residual.unflatten(1, (-1, 2))).flatten(1)
+    top, bottom = torch.cat([system, cross], -1), torch.cat([cross.transpose(1, 2), corner], -1)
+    return torch.cat([top, bottom], 1), torch.cat([right, offset_right], -1)
 
 
 def _motion(head: HeadModel, rig: Rig, state: _State, betas: Tensor, fps: float, valid: Tensor) -> Motion:

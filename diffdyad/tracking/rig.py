@@ -60,9 +60,16 @@ class Rig:
         self.num_expression, self.num_betas = head.num_expression, head.num_betas
         self.num_lids = 0 if head.eyelid_dirs is None else 2
         self.pivot = part.template.mean(0)  # turns about the face's middle keep it where it is
+        self._template, self.offsets = part.template, torch.zeros_like(part.template)
 
     def __len__(self) -> int:
         return len(self.head.template)
+
+    def move_points(self, offsets: Tensor) -> None:
+        """Moves the points on the head by offsets (2 L,), sideways and up in turn, metres; (0,): not at all."""
+        if len(offsets):
+            self.offsets = torch.nn.functional.pad(offsets.float().view(-1, 2), (0, 1))
+            self.head.template = self._template + self.offsets
 
     def place(self, face: Face, betas: Tensor) -> Tensor:  # (T, L, 3) metres, about the pivot
         """Landmarks of a head that is not turned."""
