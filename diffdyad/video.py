@@ -49,9 +49,12 @@ def video_info(path: str | Path) -> VideoInfo:
         return VideoInfo(*((height, width) if turned else (width, height)), float(stream.average_rate or 0), seconds)
 
 
-def read_frames(path: str | Path, fps: float, size: tuple[int, int]) -> Iterator[np.ndarray]:  # (H, W, 3) uint8
+def read_frames(
+    path: str | Path, fps: float, size: tuple[int, int], start_s: float = 0.0
+) -> Iterator[np.ndarray]:  # (H, W, 3) uint8
     """Pictures at `fps` as RGB of `size` (width, height): those that are shown at times (k + 1/2) / fps from the
-    file's own time zero on, which is the earliest start of its sound and pictures. Before the first there is the first.
+    file's own time zero (or `start_s`) on; zero is the earliest start of its sound and pictures. Before the first
+    picture there is the first.
 
     Raises UserError as `video_info` does, and where the file is damaged.
     """
@@ -60,7 +63,8 @@ def read_frames(path: str | Path, fps: float, size: tuple[int, int]) -> Iterator
         stream.thread_type = "AUTO"
         tracks = [s for s in (*container.streams.audio, stream) if s.start_time is not None]
         origin = min((float(s.start_time * s.time_base) for s in tracks), default=0.0)
-        given, last, count = 0, None, 0
+        first = given = max(0, round(start_s * fps))
+        last, count = None, 0
         usual = 1 / float(stream.average_rate or fps)
         end = 0.0
         try:
@@ -81,8 +85,8 @@ def read_frames(path: str | Path, fps: float, size: tuple[int, int]) -> Iterator
         while last is not None and (given + 0.5) / fps < end:
             yield last
             given += 1
-        if not given:
-            raise UserError(f"expected at least one picture, found none in {path}")
+        if given == first:
+            raise UserError(f"expected at least one picture, found none in {path} from {start_s:g} s on")
 
 
 def _picture(frame, size: tuple[int, int]) -> np.ndarray:

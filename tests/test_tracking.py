@@ -35,8 +35,9 @@ def test_the_planted_pose_and_jaw_come_back(load, fov_deg, capsys):
     jaw = torch.rad2deg((fit.motion.select("jaw_pose")[:, 0] - planted.poses[:, 6]).abs())
     with capsys.disabled():
         print(f"\n{head.basis}, {fov_deg} degrees of view: pose {pose.mean():.2f} (95 %: {pose.quantile(0.95):.2f}), "
-              f"jaw {jaw.mean():.2f} (95 %: {jaw.quantile(0.95):.2f}) degrees, focal length {fit.known.focal_px:.0f} for "
-              f"{planted.focal_px:.0f} px, {fit.reprojection_px:.2f} px, {seconds:.1f} s for 6 s")  # fmt: skip
+              f"jaw {jaw.mean():.2f} (95 %: {jaw.quantile(0.95):.2f}) degrees, focal length "
+              f"{fit.known.focal_px:.0f} for {planted.focal_px:.0f} px, {fit.reprojection_px:.2f} px, "
+              f"{seconds:.1f} s for 6 s")  # fmt: skip
     assert pose.quantile(0.95) < 1.0
     assert jaw.quantile(0.95) < 1.5
     assert fit.known.focal_px == pytest.approx(planted.focal_px, rel=0.1)

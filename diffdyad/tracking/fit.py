@@ -49,7 +49,7 @@ class FitSettings:
 
     landmark_m: float = 1e-3
     independent: float = 60.0
-    expression: float = 0.5
+    expression: float = 0.3
     flame_expression: float = 1.0
     eyelid: float = 0.6
     jaw: tuple[float, float, float] = (0.25, 0.04, 0.02)
@@ -62,16 +62,16 @@ class FitSettings:
     blink_step: float = 0.6
     gaze_step: float = 0.2
     focal_log: float = 0.35
-    identity_frames: int = 40
+    identity_frames: int = 24
     identity_counts: float = 10.0
-    identity_rounds: int = 6
+    identity_rounds: int = 5
     rounds: int = 7
 
 
 @dataclass(frozen=True)
 class Known:
-    """What stays the same of a person before a camera. betas: (S,); focal_px: of the lens; offsets: (L, 3) metres, of the
-    landmarks from their points."""
+    """What stays the same of a person before a camera. betas: (S,); focal_px: of the lens; offsets: (L, 3) metres, of
+    the landmarks from their points."""
 
     betas: Tensor | None
     focal_px: float | None
@@ -103,8 +103,8 @@ def fit_landmarks(
 
     points: L points of the head; landmarks: (T, L, 2) or (T, L, 3, the third ignored), columns and rows in pixels, NaN
     where there are none; size: width and height of the picture, whose centre the lens looks at; focal_px: of the lens,
-    None = estimated with the identity, infinite = a camera far away (weak perspective); weights: (L,), how far a landmark
-    is trusted; slack_m: (L,) metres, by how much the place that a detector means may be another than the point (the same
+    None = estimated with the identity, infinite = a camera far away (weak perspective); weights: (L,), how far each
+    landmark is trusted; slack_m: (L,) metres, by how much the place that a detector means may be another one (the same
     in all frames), None = not at all; known: what an earlier fit has found of this person before this camera.
 
     Raises UserError where shapes do not agree, or no frame shows a face.
@@ -371,7 +371,7 @@ def _identity(problem: _Problem, start: _State, seen: Tensor, known: Known, slac
         cross, own_right = system[:, :own, own:], right[:, :own]
         inner = system[:, :own, :own] + 1e-6 * torch.eye(own)
         lead = torch.linalg.solve(inner, torch.cat([cross, own_right[..., None]], -1))
-        around = (cross.flatten(0, 1).T @ lead.flatten(0, 1))  # summed over frames
+        around = (cross.flatten(0, 1).T.float() @ lead.flatten(0, 1).float()).double()  # summed over frames
         reduced = few * (system[:, own:, own:].sum(0) - around[:, :-1]) + torch.diag(precision)
         wanted = few * (right[:, own:].sum(0) - around[:, -1]) + precision * (mean - shared)
         step = torch.linalg.solve(reduced, wanted)

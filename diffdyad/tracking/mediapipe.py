@@ -55,17 +55,23 @@ _COUNT, _SKIN = 478, 468
 # of a landmark on a curve, of one that the warp has placed, of one on the outline, which slides as the head turns
 _ON_CURVE, _BETWEEN, _OUTLINE, _PUPIL = 1.0, 0.35, 0.15, 6.0
 _ON_CURVE_M, _BETWEEN_M, _OUTLINE_M = 0.002, 0.004, 0.008
+_EVERY = 2  # of the landmarks between: they say nearly the same, and each costs time
 _BEST = 40  # frames that the average is made of
 
 
 @dataclass(frozen=True)
 class Correspondence:
-    """points: the head's 478 points; weights: (478,), how far each is trusted, 0 = it has no place on the head; slack_m:
-    (478,) metres, by how much the place that MediaPipe means may be another."""
+    """points: the head's 478 points; weights: (478,), how far each is trusted, 0 = it has no place on the head;
+    slack_m: (478,) metres, by how much the place that MediaPipe means may be another one."""
 
     points: SurfacePoints
     weights: Floats
     slack_m: Floats
+
+    @property
+    def used(self) -> Ints:
+        """The landmarks that have a place on the head."""
+        return np.flatnonzero(self.weights)
 
 
 def correspond(head: HeadModel, landmarks: np.ndarray) -> Correspondence:
@@ -91,17 +97,17 @@ def correspond(head: HeadModel, landmarks: np.ndarray) -> Correspondence:
     start, end = np.concatenate(starts), np.concatenate(ends)
     scale, turn, shift = _similarity(start, end)
     warp = Warp(scale * start @ turn.T + shift, end)
-    rest = np.setdiff1d(np.arange(_SKIN), np.concatenate(indices))
+    brows = np.array(list(_BROWS.values())).reshape(-1)
+    rest = np.setdiff1d(np.arange(_SKIN), np.concatenate([*indices, brows]))
+    rest = np.sort(np.concatenate([rest[::_EVERY], brows]))
     placed.append(surface.closest(warp(scale * mesh[rest] @ turn.T + shift)))
     indices.append(rest)
     found, order = SurfacePoints.join(*placed), np.concatenate(indices)
     vertices, weights = np.zeros((_COUNT, 3), np.int64), np.tile([1.0, 0.0, 0.0], (_COUNT, 1))
     vertices[order], weights[order] = found.vertices, found.weights
-    trust = np.full(_COUNT, _BETWEEN)
-    trust[np.concatenate(indices[:-1])] = _ON_CURVE
-    trust[[index for edges in _BROWS.values() for edge in edges for index in edge]] = _ON_CURVE
-    trust[list(_SILHOUETTE)] = _OUTLINE
-    trust[_SKIN:] = 0.0
+    trust = np.zeros(_COUNT)
+    trust[rest], trust[np.intersect1d(rest, _SILHOUETTE)] = _BETWEEN, _OUTLINE
+    trust[np.concatenate([*indices[:-1], brows])] = _ON_CURVE
     for name, index in _PUPILS.items():
         vertices[index], trust[index] = _pupil(head, name), _PUPIL
     slack = np.full(_COUNT, _ON_CURVE_M)
