@@ -39,6 +39,15 @@ def has_video(path: str | Path) -> bool:
         return False
 
 
+def has_sound(path: str | Path) -> bool:
+    """Whether a file has a sound track; True where it cannot be read: whoever reads its sound will say why."""
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            return bool(container.streams.audio)
+    except (av.FFmpegError, OSError):
+        return True
+
+
 def video_info(path: str | Path) -> VideoInfo:
     """Raises UserError where the file cannot be read or has no moving pictures."""
     with _opened(path) as container:

@@ -139,7 +139,8 @@ class Recordings(Importer):
 
     def scan(self) -> Iterator[Item]:
         for session in self.manifest.sessions:
-            yield Item(session.name, (*session.files, *(session.motion or ())), session.people, session.split, session.name)
+            files = (*session.files, *(session.motion or ()))
+            yield Item(session.name, files, session.people, session.split, session.name)
 
     def load(self, item: Item) -> HeardRecording:
         session = next(session for session in self.manifest.sessions if session.name == item.item_id)
@@ -154,7 +155,7 @@ class Recordings(Importer):
                    heard.seconds)  # fmt: skip
         sides = [
             HeardSide(person, OwnVoice(heard, side), seen.motion[side], words=words.of(side), speech=heard.spans[side],
-                      betas=_betas(seen.motion[side]))  # fmt: skip
+                      betas=_betas(seen.motion[side]))
             for side, person in enumerate(item.people)
         ]
         share = speech_share(heard)
@@ -167,7 +168,8 @@ class Recordings(Importer):
             notes.append("one microphone: the first to speak is taken as the first of `speakers`")
         return HeardRecording(
             sides, heard.seconds, source=self.manifest.name, notes=notes, about=about, session=session, heard=heard,
-            words=words, seen=seen, cuts_s=seen.cuts_s, turns=find_turns(heard.spans, heard.sounds, words.has_words if words.known else None),
+            words=words, seen=seen, cuts_s=seen.cuts_s,
+            turns=find_turns(heard.spans, heard.sounds, words.has_words if words.known else None),
         )  # fmt: skip
 
     def complete(self, recording: HeardRecording, exchanges: list[Exchange]) -> None:
