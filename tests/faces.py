@@ -20,7 +20,8 @@ FACE_PX = 300  # height of the face in the picture
 
 @dataclass
 class Scene:
-    """points: L of the head; landmarks: (T, L, 2) pixels; what was planted: betas, expression (T, E), poses (T, 15)."""
+    """points: L of the head; landmarks: (T, L, 2 or 3) pixels; what was planted: betas, expression (T, E) and poses
+    (T, 15)."""
 
     points: SurfacePoints
     landmarks: np.ndarray
@@ -54,8 +55,12 @@ def points_of(head: HeadModel) -> SurfacePoints:
     return SurfacePoints(vertices, np.tile([1.0, 0.0, 0.0], (len(found), 1)))
 
 
-def scene(head: HeadModel, seconds: float, fov_deg: float = 50.0, noise_px: float = 1.0, seed: int = 0) -> Scene:
-    """Somebody who talks, looks and turns by up to about 25 degrees before a camera of that vertical angle."""
+def scene(
+    head: HeadModel, seconds: float, fov_deg: float = 50.0, noise_px: float = 1.0, seed: int = 0, mesh: bool = False
+) -> Scene:
+    """Somebody who talks, looks and turns by up to about 25 degrees before a camera of that vertical angle.
+
+    mesh: MediaPipe's 478 landmarks, with their depth."""
     generator, count = torch.Generator().manual_seed(seed), round(25 * seconds)
     betas = torch.randn(head.num_betas, generator=generator)
     betas[10:] *= 0.3
@@ -72,15 +77,18 @@ def scene(head: HeadModel, seconds: float, fov_deg: float = 50.0, noise_px: floa
         for name in ("tongueOut", "mouthClose"):  # the one is not seen in landmarks, the other is for an open jaw
             expression[:, MotionLayout.arkit().channel(name)] = 0
     sway = 0.02 * waves(count, 3, generator, 0.3)
-    points = points_of(head)
+    points = mesh_points(head) if mesh else points_of(head)
     with torch.no_grad():
         vertices = head(betas, expression if head.num_expression else None, poses)
-    placed = vertices[:, torch.from_numpy(points.vertices[:, 0])] + sway[:, None]
+    corners = vertices[:, torch.from_numpy(points.vertices)]  # (T, L, 3, 3)
+    placed = torch.einsum("lk,tlkc->tlc", torch.from_numpy(points.weights).float(), corners) + sway[:, None]
     face = head.template[head.vertex_sets["face"]]
     focal = SIZE[1] / 2 / math.tan(math.radians(fov_deg) / 2)
     distance = focal * float(face[:, 1].max() - face[:, 1].min()) / FACE_PX
     x, y, z = (placed - face.mean(0)).unbind(-1)
     pixels = torch.stack([SIZE[0] / 2 + focal * x / (distance - z), SIZE[1] / 2 - focal * y / (distance - z)], -1)
+    if mesh:
+        pixels = torch.cat([pixels, -focal * z[..., None] / distance], -1)
     pixels += noise_px * torch.randn(pixels.shape, generator=generator)
     return Scene(points, pixels.numpy(), betas, expression, poses, focal)
 
@@ -93,3 +101,54 @@ def angle_deg(a: Tensor, b: Tensor) -> Tensor:
 
 def head_of(poses: Tensor) -> Tensor:
     return compose(poses[:, :3], poses[:, 3:6])
+
+
+def mesh_points(head: HeadModel) -> SurfacePoints:
+    """478 points of a head where MediaPipe's landmarks could lie: on its curves at equal steps, its face, pupils."""
+    from diffdyad.retarget.landmarks import Surface, midline, on_curve
+    from diffdyad.tracking import mediapipe
+
+    surface, curves = Surface.face_of(head), face_curves(head)
+    generator = torch.Generator().manual_seed(2)
+    face = head.vertex_sets["face"]
+    vertices = face[torch.randint(len(face), (478,), generator=generator)].numpy()[:, None].repeat(3, 1)
+    weights = np.tile([1.0, 0.0, 0.0], (478, 1))
+    chains = {**mediapipe._CURVES, **{name: edges[0] for name, edges in mediapipe._BROWS.items()}}
+    chains |= {f"{name} ": edges[1] for name, edges in mediapipe._BROWS.items()}
+    for name, chain in chains.items():
+        found = on_curve(surface.points, curves[name.strip()], np.linspace(0, 1, len(chain)))
+        vertices[list(chain)], weights[list(chain)] = found.vertices, found.weights
+    found = surface.closest(midline(surface, curves)[list(mediapipe._MIDLINE_AT)])
+    vertices[list(mediapipe._MIDLINE)], weights[list(mediapipe._MIDLINE)] = found.vertices, found.weights
+    for name, index in mediapipe._PUPILS.items():
+        vertices[index : index + 5] = mediapipe._pupil(head, name)
+        weights[index : index + 5] = (1.0, 0.0, 0.0)
+    return SurfacePoints(vertices, weights)
+
+
+FAKE_WORKER = """#!{python}
+# speaks as diffdyad.tracking.mediapipe_worker does; landmarks come from a file, a frame at a time
+import json, os, struct, sys
+frames, answers = sys.stdin.buffer, sys.stdout.buffer
+request = json.loads(frames.readline())
+answers.write(json.dumps({{"version": "planted", "landmarks": 478}}).encode() + b"\\n")
+answers.flush()
+size, number, planted = request["width"] * request["height"] * 3, 0, open({planted!r}, "rb").read()
+face = 478 * 3 * 4
+while len(frames.read(size)) == size:
+    data = planted[number * face : (number + 1) * face]
+    answers.write(struct.pack("B", 1) + data if len(data) == face else struct.pack("B", 0))
+    answers.flush()
+    number += 1
+"""
+
+
+def fake_mediapipe(folder, planted: np.ndarray) -> str:
+    """An `interpreter` that finds planted landmarks (T, 478, 3) in any video, frame by frame, and then no face."""
+    import sys
+
+    (folder / "planted.bin").write_bytes(planted.astype("<f4").tobytes())
+    program = folder / "fake-python"
+    program.write_text(FAKE_WORKER.format(python=sys.executable, planted=str(folder / "planted.bin")))
+    program.chmod(0o755)
+    return str(program)
