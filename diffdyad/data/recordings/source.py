@@ -132,7 +132,8 @@ class Recordings(Importer):
         check_motion(self.manifest)
 
     def settings(self) -> dict[str, Any]:
-        return {"manifest": self.manifest.model_dump(mode="json")}
+        # where a machine keeps its interpreters changes nothing
+        return {"manifest": self.manifest.model_dump(mode="json", exclude={"backends": {"mediapipe_python"}})}
 
     def path(self, name: str) -> Path:
         return self.source.parent / name
