@@ -164,7 +164,7 @@ with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_STORED) as bundle:
 
 @pytest.mark.skipif(PYTHON not in os.environ, reason=f"no MediaPipe: {PYTHON} names no interpreter that has it")
 def test_mediapipe_sees_the_clay_face_turn(clay, tmp_path):
-    """The real landmarks of rendered pictures. A .task is made of the package's models, which are older than those of the
+    """The real landmarks of rendered pictures. A .task is made of the package's models, older than those of the
     published one: that faces of 478 landmarks come through is all that it can show."""
     from diffdyad.render import Renderer
 
