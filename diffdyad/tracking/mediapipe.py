@@ -52,8 +52,9 @@ _SILHOUETTE = (
 )  # fmt: skip
 _COUNT, _SKIN = 478, 468
 
-# of a landmark on a curve, of one that the warp has placed, of one on the outline, which slides as the head turns
-_ON_CURVE, _BETWEEN, _OUTLINE, _PUPIL = 1.0, 0.35, 0.15, 6.0
+# of a landmark on a curve, of one that the warp has placed, of one on the outline, which slides as the head turns, of
+# those below the mouth: where a jaw opens, MediaPipe's lips go with it, and its chin follows half of the way
+_ON_CURVE, _BETWEEN, _OUTLINE, _CHIN, _PUPIL = 1.0, 0.35, 0.15, 0.05, 6.0
 _ON_CURVE_M, _BETWEEN_M, _OUTLINE_M = 0.002, 0.004, 0.008
 _EVERY = 2  # of the landmarks between: they say nearly the same, and each costs time
 _BEST = 40  # frames that the average is made of
@@ -107,6 +108,7 @@ def correspond(head: HeadModel, landmarks: np.ndarray) -> Correspondence:
     vertices[order], weights[order] = found.vertices, found.weights
     trust = np.zeros(_COUNT)
     trust[rest], trust[np.intersect1d(rest, _SILHOUETTE)] = _BETWEEN, _OUTLINE
+    trust[rest[mesh[rest, 1] < mesh[list(_CURVES["lip_border_lower"]), 1].mean()]] = _CHIN
     trust[np.concatenate([*indices[:-1], brows])] = _ON_CURVE
     for name, index in _PUPILS.items():
         vertices[index], trust[index] = _pupil(head, name), _PUPIL
