@@ -20,9 +20,10 @@ from torch import Tensor
 
 from diffdyad.errors import UserError
 from diffdyad.head import HeadModel
-from diffdyad.motion import ARKIT_EXPRESSIONS, Motion, MotionLayout
+from diffdyad.motion import Motion, MotionLayout
 from diffdyad.retarget.landmarks import SurfacePoints
 from diffdyad.rotation import axis_angle_to_matrix, matrix_to_axis_angle
+from diffdyad.tracking.priors import FitSettings, Priors, priors_of
 from diffdyad.tracking.rig import Face, Rig, View
 
 NAME = "diffdyad-preview"
@@ -35,37 +36,6 @@ _LEAST_SEEN = 0.5  # of the landmarks' weight
 _USUAL_FOCAL = 0.65  # of the picture's diagonal: that of webcams and of phones' front cameras
 _HELD = 1e12  # precision of what is known
 _LOST = 8.0  # sigmas: beyond, what was found is no face, or the fit has failed
-_ARKIT_FAST = [ARKIT_EXPRESSIONS.index(f"eyeBlink{side}") for side in ("Left", "Right")]
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """Sizes that are usual, as standard deviations.
-
-    landmark_m: error of a landmark, detector and correspondence together, in metres on the face; independent: of so
-    many landmarks the errors count as independent: detectors err by regions, not by points. Steps are from frame to
-    frame at 25 fps.
-    """
-
-    landmark_m: float = 1e-3
-    independent: float = 60.0
-    expression: float = 0.3
-    flame_expression: float = 1.0
-    eyelid: float = 0.6
-    jaw: tuple[float, float, float] = (0.25, 0.04, 0.02)
-    gaze: float = 0.25
-    vergence: tuple[float, float] = (0.02, 0.06)  # of the eyes against each other: up and down, sideways
-    turn_step: float = 0.05
-    scale_step: float = 0.02
-    jaw_step: float = 0.06
-    expression_step: float = 0.2
-    blink_step: float = 0.6
-    gaze_step: float = 0.2
-    focal_log: float = 0.35
-    identity_frames: int = 24
-    identity_counts: float = 10.0
-    identity_rounds: int = 5
-    rounds: int = 7
 
 
 @dataclass(frozen=True)
@@ -97,7 +67,7 @@ class Fit:
 def fit_landmarks(
     head: HeadModel, points: SurfacePoints, landmarks: np.ndarray, fps: float, size: tuple[int, int],
     focal_px: float | None = None, weights: np.ndarray | None = None, slack_m: np.ndarray | None = None,
-    known: Known | None = None, settings: FitSettings = FitSettings(),
+    known: Known | None = None, settings: FitSettings | None = None,
 ) -> Fit:
     """The motion of a head whose `points` are seen at `landmarks`.
 
@@ -109,6 +79,7 @@ def fit_landmarks(
 
     Raises UserError where shapes do not agree, or no frame shows a face.
     """
+    settings = settings or FitSettings()
     landmarks = np.asarray(landmarks, np.float32)
     if landmarks.ndim != 3 or landmarks.shape[1] != len(points.vertices) or landmarks.shape[2] not in (2, 3):
         wanted = f"(frames, {len(points.vertices)}, 2 or 3)"
@@ -124,7 +95,7 @@ def fit_landmarks(
         raise UserError(f"expected a face in at least one of {len(flat)} frames, found none")
     rig = Rig(head, points)
     focal = focal_px or (known.focal_px if known else None) or _USUAL_FOCAL * math.hypot(*size)
-    problem = _Problem(rig, torch.nan_to_num(flat), trust, focal, _priors(rig, settings, fps), settings)
+    problem = _Problem(rig, torch.nan_to_num(flat), trust, focal, priors_of(rig, settings, fps), settings)
     with torch.no_grad():
         if known is None:
             start = _start(rig, problem, seen, torch.zeros(rig.num_betas))
@@ -161,44 +132,6 @@ class _State:
 
 
 @dataclass
-class _Priors:
-    """precision: (P - 6, P - 6) of the face's values; low, high: their bounds; steps: (P,) precision of the steps from
-    frame to frame, 0 for the shift, which is free."""
-
-    precision: Tensor
-    low: Tensor
-    high: Tensor
-    steps: Tensor
-
-
-def _priors(rig: Rig, s: FitSettings, fps: float) -> _Priors:
-    arkit = rig.head.basis == "arkit"
-    size = s.expression if arkit else s.flame_expression
-    deviation = [*s.jaw, *[size] * rig.num_expression, *[s.eyelid] * rig.num_lids, *[s.gaze] * 4]
-    precision = torch.diag(1 / torch.tensor(deviation) ** 2)
-    for axis, spread in enumerate(s.vergence):
-        left, right = (len(deviation) - 4 + axis, len(deviation) - 2 + axis)
-        between = 1 / spread**2
-        for a, b, sign in ((left, left, 1), (right, right, 1), (left, right, -1), (right, left, -1)):
-            precision[a, b] += sign * between
-    low, high = (torch.full((len(deviation),), bound) for bound in (-torch.inf, torch.inf))
-    coefficients = slice(3, 3 + rig.num_expression)
-    if arkit:
-        low[coefficients], high[coefficients] = 0.0, 1.0
-    lids = slice(coefficients.stop, coefficients.stop + rig.num_lids)
-    low[lids], high[lids] = -0.2, 1.1
-    low[0], high[0] = -0.03, 0.6
-    step = [s.expression_step * (1.0 if arkit else 2.0)] * rig.num_expression
-    if arkit:
-        for index in _ARKIT_FAST:
-            step[index] = s.blink_step
-    steps = [*[s.turn_step] * 3, s.scale_step, torch.inf, torch.inf, *[s.jaw_step] * 3, *step,
-             *[s.blink_step] * rig.num_lids, *[s.gaze_step] * 4]  # fmt: skip
-    # a walk at another rate takes other steps: their variance is as long as the time between frames
-    return _Priors(precision, low, high, fps / 25.0 / torch.tensor(steps) ** 2)
-
-
-@dataclass
 class _Slopes:
     """residual (t, 2 L) and its columns (t, 2 L, P [+ S + 1]) in sigmas; by_offset: (t, L, 2, 2), of each landmark its
     own columns: sideways and up on the head."""
@@ -221,7 +154,7 @@ class _Problem:
     flat: Tensor
     trust: Tensor
     focal_px: float
-    priors: _Priors
+    priors: Priors
     settings: FitSettings
 
     def face(self, values: Tensor) -> Face:

@@ -15,9 +15,10 @@ from diffdyad.errors import UserError
 from diffdyad.head import HeadModel
 from diffdyad.motion import Motion
 from diffdyad.retarget.landmarks import SurfacePoints
-from diffdyad.tracking.fit import FitSettings, fit_landmarks
+from diffdyad.tracking.fit import fit_landmarks
 from diffdyad.tracking.landmarker import NUM_LANDMARKS, Landmarker
 from diffdyad.tracking.mediapipe import correspond
+from diffdyad.tracking.priors import FitSettings
 from diffdyad.tracking.shots import Shots
 from diffdyad.video import read_frames, video_info
 

@@ -17,8 +17,9 @@ from diffdyad.data.recordings.steps import Steps, file_hash
 from diffdyad.errors import UserError
 from diffdyad.head import HeadModel
 from diffdyad.motion import Motion, MotionLayout
-from diffdyad.tracking.fit import NAME, FitSettings
+from diffdyad.tracking.fit import NAME
 from diffdyad.tracking.landmarker import NUM_LANDMARKS, Landmarker
+from diffdyad.tracking.priors import FitSettings
 from diffdyad.tracking.watch import LONGEST_SIDE, Watch, fit_track
 from diffdyad.video import has_video, video_info
 
