@@ -135,8 +135,8 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
     who.add_argument("--context-audio", metavar="FILE", help="the previous speaker's voice, any sound or video file; "
                      "the last 20 s count (default: not given)")
     who.add_argument("--context-motion", metavar="FILE", help="the previous speaker's motion .npz (default: not given)")
-    who.add_argument("--context-video", metavar="FILE", help="the previous speaker's video: needs the face tracker of "
-                     "`diffdyad data`, which this version has not (default: not given)")
+    who.add_argument("--context-video", metavar="FILE", help="the previous speaker's video: its sound and its face, "
+                     "tracked with MediaPipe (docs/recordings.md); the last 20 s count (default: not given)")
     who.add_argument("--context-text", metavar="STR", help="what the previous speaker said (default: not given)")
     who.add_argument("--context-gap", metavar="S", type=number, help="silence between the turns, seconds; negative "
                      f"= they overlap (default: {DEFAULT_GAP_S:g}; an exchange has its own)")

@@ -18,6 +18,7 @@ from diffdyad.motion import Motion, load_motion
 from diffdyad.pipeline import STARTS
 from diffdyad.settings import DEFAULT_GAP_S, GAP_RANGE_S, SampleSettings
 from diffdyad.text import TimedWord
+from diffdyad.video import has_sound
 
 
 @dataclass
@@ -52,7 +53,7 @@ def read_inputs(settings: SampleSettings, exchange: Path | None) -> Inputs:
             inputs.previous = replace(inputs.previous, gap_s=settings.context_gap, words=words)
     else:
         previous = PreviousTurn(
-            audio=read_audio(settings.context_audio) if settings.context_audio else None,
+            audio=_context_audio(settings),
             motion=load_motion(settings.context_motion) if settings.context_motion else None,
             text=settings.context_text,
             gap_s=DEFAULT_GAP_S if settings.context_gap is None else settings.context_gap,
@@ -67,6 +68,13 @@ def read_inputs(settings: SampleSettings, exchange: Path | None) -> Inputs:
     if settings.style is not None:
         inputs.style = load_motion(settings.style)
     return inputs
+
+
+def _context_audio(settings: SampleSettings) -> Tensor | None:
+    """The previous speaker's voice; that of a video, if it has any."""
+    if settings.context_video and has_sound(settings.context_video):
+        return read_audio(settings.context_video)
+    return read_audio(settings.context_audio) if settings.context_audio else None
 
 
 def read_exchange(folder: str | os.PathLike) -> Inputs:

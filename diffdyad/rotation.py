@@ -76,3 +76,22 @@ def slerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     step = quaternion_to_axis_angle(quaternion_multiply(conjugate, end))
     moved = quaternion_multiply(start, axis_angle_to_quaternion(step * weight))
     return quaternion_to_axis_angle(moved)
+
+
+def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
+    """Rotation matrices (..., 3, 3) -> (..., 3) radians, angle in [0, pi].
+
+    By the quaternion whose largest component is found first (Shepperd 1978), so that no angle is lost in rounding.
+    """
+    m = matrix
+    trace = m.diagonal(dim1=-2, dim2=-1)
+    x, y, z = trace.unbind(-1)
+    a, b, c = (m[..., i, j] - m[..., j, i] for i, j in ((2, 1), (0, 2), (1, 0)))
+    d, e, f = (m[..., i, j] + m[..., j, i] for i, j in ((1, 0), (0, 2), (2, 1)))
+    rows = torch.stack([
+        torch.stack([1 + x + y + z, a, b, c], -1), torch.stack([a, 1 + x - y - z, d, e], -1),
+        torch.stack([b, d, 1 - x + y - z, f], -1), torch.stack([c, e, f, 1 - x - y + z], -1),
+    ], -2)  # fmt: skip
+    largest = rows.diagonal(dim1=-2, dim2=-1).argmax(-1)[..., None, None].expand(*rows.shape[:-2], 1, 4)
+    quaternion = rows.gather(-2, largest)[..., 0, :]
+    return quaternion_to_axis_angle(quaternion / quaternion.norm(dim=-1, keepdim=True))

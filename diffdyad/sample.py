@@ -59,6 +59,11 @@ def sample(settings: SampleSettings) -> SampleResult:
     out = Path(settings.out) if settings.out is not None else Path("outputs") / name
     with staged(out, settings.files, replaced=_earlier_files(out)) as folder:
         with clock("read"):
+            landmarker = None
+            if settings.context_video:
+                from diffdyad.context_video import check_video
+
+                landmarker = check_video(settings.context_video)
             inputs = read_inputs(settings, exchange)
             head = _load_head(settings)
         with clock("load"):
@@ -67,8 +72,12 @@ def sample(settings: SampleSettings) -> SampleResult:
             if settings.scheduler is not None:
                 pipeline.scheduler = schedulers.sampler(settings.scheduler, pipeline.scheduler)
             _check_steps(settings, pipeline)
+        tracked = None
+        if landmarker is not None:
+            with clock("track"):
+                tracked = _track(settings, pipeline, inputs, head, landmarker)
         with clock("context"):
-            if exchange is not None:
+            if exchange is not None or settings.context_video:
                 inputs.previous = _what_can_be_taken(pipeline, inputs.previous)
             empty = inputs.previous.is_empty
             context = None if empty else pipeline.encode_context(inputs.previous, "the previous turn")
@@ -92,6 +101,7 @@ def sample(settings: SampleSettings) -> SampleResult:
             with clock("video"):
                 _write_video(settings, folder / "video.mp4", head, answers, listening, inputs)
         record = _record(settings, pipeline, inputs, exchange, answers, listening, clock)
+        record["resolved"]["context_video"] = tracked
         (folder / "sample.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return SampleResult(out, settings.files, record)
 
@@ -106,6 +116,27 @@ def _what_can_be_taken(pipeline: DyadPipeline, turn: PreviousTurn) -> PreviousTu
             _note(f"the words of the previous turn are left out: {error}")
             return replace(turn, text=None, words=())
     return turn
+
+
+def _track(settings: SampleSettings, pipeline: DyadPipeline, inputs: Inputs, head: HeadModel | None, landmarker):
+    """Puts the face of the context's video into the previous turn; what is to be said of it in sample.json."""
+    if "motion" not in pipeline.context_encoder.modalities:
+        _note("this model takes no motion of the previous speaker: of the video, its sound is the context")
+        return None
+    basis = pipeline.layout.basis
+    if basis == "arkit":
+        head = HeadModel.clay()
+    elif head is None or head.basis != basis or head.num_expression != pipeline.layout.num_expression:
+        wanted = f"{basis} with {pipeline.layout.num_expression} expressions"
+        found = "none" if head is None else f"{head.basis} with {head.num_expression}"
+        raise UserError("the face of --context-video is fitted with a head of the model's basis: expected --head FILE "
+                        f"in {wanted}, found {found}")  # fmt: skip
+    from diffdyad.context_video import track_turn
+
+    audio = inputs.previous.audio
+    turn = track_turn(settings.context_video, landmarker, head, None if audio is None else len(audio) / SAMPLING_RATE)
+    inputs.previous = replace(inputs.previous, motion=turn.motion)
+    return turn.about
 
 
 # -------------------------------------------------------------------------------------------- parts

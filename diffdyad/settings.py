@@ -70,31 +70,34 @@ class SampleSettings:
             raise UserError(f"expected --scheduler among {', '.join(SCHEDULERS)}, found {self.scheduler!r}")
         if self.dtype not in DTYPES:
             raise UserError(f"expected --dtype among {', '.join(DTYPES)}, found {self.dtype!r}")
-        for flag in ("audio", "exchange", "context_audio", "context_motion", "style", "start", "model", "head", "out"):
+        files = ("audio", "exchange", "context_audio", "context_motion", "context_video", "style")
+        for flag in (*files, "start", "model", "head", "out"):
             if getattr(self, flag) == "":
                 raise UserError(f"expected a value for --{flag.replace('_', '-')}, found an empty one")
         self._check_sources()
 
     def _check_sources(self) -> None:
         if self.context_video is not None:
-            raise UserError(
-                "--context-video needs the face tracker that arrives with `diffdyad data`, and this version has none; "
-                "give the video to --context-audio (its sound is read) and its tracked motion to --context-motion"
-            )
-        files = [name for name in ("context_audio", "context_motion", "context_text") if getattr(self, name)]
+            other = next((name for name in ("audio", "motion") if getattr(self, f"context_{name}")), None)
+            if other is not None:
+                raise UserError(f"expected --context-video or --context-{other}, found both; a video has its own")
+        given = ("context_audio", "context_motion", "context_video", "context_text")
+        files = [name for name in given if getattr(self, name)]
         if self.audio is None and files:
             raise UserError(f"--{files[0].replace('_', '-')} needs --audio FILE, the responder's speech")
         if self.audio is not None and self.exchange is not None:
             raise UserError("expected --audio or --exchange, found both; an exchange has its own audio")
         if self.audio is not None and not self.has_context:
             if self.context_gap is not None:
-                raise UserError("--context-gap needs a previous turn: give --context-audio, -motion or -text")
+                raise UserError("--context-gap needs a previous turn: give --context-audio, -motion, -video or -text")
             if self.start == "listen":
-                raise UserError("--start listen needs a previous turn to listen to: give --context-audio or -motion")
+                raise UserError(
+                    "--start listen needs a previous turn to listen to: give --context-audio, -motion or -video"
+                )
 
     @property
     def has_context(self) -> bool:
-        given = self.context_audio or self.context_motion or (self.context_text or "").strip()
+        given = self.context_audio or self.context_motion or self.context_video or (self.context_text or "").strip()
         return self.audio is None or bool(given)
 
     @property

@@ -49,3 +49,19 @@ def head_dynamics(motion: Mapping[str, np.ndarray], valid: np.ndarray, fps: floa
     speed = steps.mean(0) * fps if len(steps) else np.zeros(3)
     low, high = np.percentile(held, [2, 98], axis=0)
     return HeadDynamics(*(np.asarray(x, float).round(4).tolist() for x in (held.std(0), speed, high - low)))
+
+
+MOVES_DEG, MOVES_ARKIT, MOVES_FLAME = 1.0, 0.05, 0.2
+"""Standard deviations from which on a head, and a face, is said to move."""
+
+
+def moves(motion: Mapping[str, np.ndarray], valid: np.ndarray, frames: slice, basis: str) -> bool:
+    """Whether face or head move in these frames: by the head's largest deviation, or the largest of a coefficient."""
+    there = np.asarray(valid, bool)[frames]
+    if there.sum() < 0.5 * max(1, frames.stop - frames.start):
+        return False
+    angles, expression = head_angles(motion)[frames], motion.get("expression", np.zeros((0, 0)))[frames]
+    if len(angles) and angles[there].std(0).max() >= MOVES_DEG:
+        return True
+    least = MOVES_ARKIT if basis == "arkit" else MOVES_FLAME
+    return bool(len(expression) and expression.shape[-1] and expression[there].std(0).max() >= least)

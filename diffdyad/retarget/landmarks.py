@@ -94,13 +94,13 @@ def find_landmarks(source: HeadModel, target: HeadModel) -> Landmarks:
     curves_there, curves_here = face_curves(source), face_curves(target)
     vertices, points, names = [], [], []
     for name, chain in curves_here.items():
-        along = _along(here.points[chain])
+        along = shares_along(here.points[chain])
         wanted = _SHARES[name.removeprefix("left_").removeprefix("right_")]
         picked = np.array(list(dict.fromkeys(int(np.abs(along - share).argmin()) for share in wanted)))
         vertices.append(chain[picked])
-        points.append(_on_curve(there.points, curves_there[name], along[picked]))
+        points.append(on_curve(there.points, curves_there[name], along[picked]))
         names += [name] * len(picked)
-    middle_here, middle_there = _midline(here, curves_here), _midline(there, curves_there)
+    middle_here, middle_there = midline(here, curves_here), midline(there, curves_there)
     warp = Warp(
         np.concatenate([here.points[np.concatenate(vertices)], middle_here]),
         np.concatenate([SurfacePoints.join(*points).of(there.points), middle_there]),
@@ -200,18 +200,18 @@ def _chain(vertices: Iterable[int]) -> Ints:
 
 def middle_of(head: HeadModel, chain: Ints) -> Ints:
     """The vertices of a curve that lie about its middle."""
-    along = _along(head.template[chain].double().cpu().numpy())
+    along = shares_along(head.template[chain].double().cpu().numpy())
     return chain[np.abs(along - 0.5) < 0.2]
 
 
-def _along(line: Floats) -> Floats:
+def shares_along(line: Floats) -> Floats:
     """Share of a polyline's length up to each of its points: (K, 3) -> (K,)."""
     length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
     return length / length[-1]
 
 
-def _on_curve(points: Floats, chain: Ints, shares: Floats) -> SurfacePoints:
-    along = _along(points[chain])
+def on_curve(points: Floats, chain: Ints, shares: Floats) -> SurfacePoints:
+    along = shares_along(points[chain])
     after = np.clip(np.searchsorted(along, shares), 1, len(chain) - 1)
     t = (shares - along[after - 1]) / (along[after] - along[after - 1])
     return SurfacePoints(np.stack([chain[after - 1], chain[after], chain[after]], 1), np.stack([1 - t, t, 0 * t], 1))
@@ -330,7 +330,7 @@ def _places(surface: Surface, curves: dict[str, Ints], left_half: tuple[tuple[fl
     return np.column_stack([middle + across * half, eyes + down * (mouth - eyes)])
 
 
-def _midline(surface: Surface, curves: dict[str, Ints]) -> Floats:
+def midline(surface: Surface, curves: dict[str, Ints]) -> Floats:
     """Eight points of the profile, from above: forehead, root, bridge and tip of the nose, below it; fold, front and
     underside of the chin."""
     x, _, eyes, mouth = _frame(surface, curves)

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from diffdyad import rotation
+from diffdyad.data.dynamics import moves
 from diffdyad.data.exchange import LONGEST_PREVIOUS_S, Exchange, Person
 from diffdyad.data.importers import swapped
 from diffdyad.data.importers.recording import Importer, Item, Recording, Side, Span
 from diffdyad.data.person import TurnSpan
 from diffdyad.data.recordings.gate import speech_of
-from diffdyad.data.recordings.turns import Turn, find_answers, find_turns
+from diffdyad.data.recordings.turns import Turn, find_answers, find_silences, find_turns, within_shots
 from diffdyad.errors import UserError
 from diffdyad.media import SAMPLING_RATE
 from diffdyad.motion import POSE_GROUPS
@@ -65,7 +66,7 @@ def cut(recording: Recording, item: Item, importer: Importer, split: str, config
     """Exchanges of one recording. What cannot be used is said in `skipped`, not raised."""
     session = Session(session_name(importer.name, item.item_id), [], recording.duration_s)
     session.notes, session.about = list(recording.notes), recording.about
-    if len(recording.sides) == 2:
+    if len(recording.sides) == 2 and importer.compares_sides:
         session.sides = _compare_sides(recording.sides)
         if session.sides is not None and session.sides.verdict == "swapped" and importer.options.swapped != "keep":
             if importer.options.swapped == "drop":
@@ -89,7 +90,7 @@ def cut(recording: Recording, item: Item, importer: Importer, split: str, config
         + [len(track.side.waveform) // _GRID for track in tracks if len(track.side.waveform)]
     )
     source = recording.source or importer.name
-    maker = _Maker(session, tracks, num_frames, importer, split, source, config_hash, recording.turns)
+    maker = _Maker(session, tracks, num_frames, importer, split, source, config_hash, recording.turns, recording.cuts_s)
     if len(tracks) == 1:
         maker.alone()
     elif recording.listener is not None:
@@ -180,12 +181,15 @@ class _Maker:
     source: str
     config_hash: str
     turns: list[Turn] | None = None
+    cuts_s: list[float] = field(default_factory=list)
 
     def dialogue(self) -> None:
         """Turns that answer turns; where there are none and one of the two is silent, that one's listening."""
         spans = self._speech()
         self.turns = self.turns if self.turns is not None else find_turns(spans)
-        answers = find_answers(self.turns, self.num_frames / FPS)
+        turns = [*self.turns, *(self._silences(spans) if self.importer.takes_silences else [])]
+        found = find_answers(sorted(turns, key=lambda turn: turn.start_s), self.num_frames / FPS)
+        answers = list(within_shots(found, self.cuts_s))
         for answer in answers:
             self._add(answer.previous, answer.turn, answer.chained)
         if answers:
@@ -197,6 +201,15 @@ class _Maker:
             self.listening(listeners[0])
         else:
             self.session.skipped = f"no turn that answers a turn (found {len(self.turns)} turns in {total:.1f} s)"
+
+    def _silences(self, spans: list[list[Span]]) -> list[Turn]:
+        """Silent answers: nobody is heard after a turn, and the other's face moves."""
+        found = []
+        for turn in find_silences(self.turns, spans, self.num_frames / FPS):
+            track, frames = self.tracks[turn.side], slice(round(turn.start_s * FPS), round(turn.end_s * FPS))
+            if moves(track.groups, track.valid, frames, self.importer.expression_basis):
+                found.append(turn)
+        return found
 
     def _speech(self) -> list[list[Span]]:
         given = [track.side.speech for track in self.tracks]

@@ -65,7 +65,8 @@ class Recording:
 
     listener: index of the side that hears the other out from beginning to end, where the source says so. source: name
     of the corpus in the records. turns: where they are known, instead of being found in the sides' speech. notes: what
-    is to be said about it. about: more for its line in the report.
+    is to be said about it. about: more for its line in the report. cuts_s: where the picture goes over to another shot,
+    which no exchange crosses.
     """
 
     sides: list[Side]
@@ -75,6 +76,7 @@ class Recording:
     turns: list[Turn] | None = None
     notes: list[str] = field(default_factory=list)
     about: dict[str, Any] = field(default_factory=dict)
+    cuts_s: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,8 @@ class Importer:
     items_per_shard: ClassVar[int] = 64
     expects: ClassVar[str]
     version: ClassVar[int] = 1
+    compares_sides: ClassVar[bool] = True  # voices may be exchanged between the sides
+    takes_silences: ClassVar[bool] = False  # a face that moves while nobody is heard after a turn is an answer
     rebuilds: ClassVar[bool] = False  # other settings in the same folder start anew, instead of being refused
 
     def __init__(self, source: Path, options: ImportOptions | None = None):

@@ -25,7 +25,8 @@ class Session(_Strict):
     files: one per person, in the order of `speakers`, or a single one; layout: "files" (one per person), "channels" (a
     person per channel) or "mixed" (one microphone); left out, it follows from the number of files and channels.
     speakers: names that are the same person wherever they occur; left out, people of this session alone. channels:
-    which channel is whose, from 0. offsets_s: what each file's clock is late by.
+    which channel is whose, from 0. offsets_s: what each file's clock is late by. motion: results of a tracker, a file
+    per person, motion_fps: their rate (left out: that of the video).
     """
 
     id: str | None = None
@@ -34,6 +35,8 @@ class Session(_Strict):
     speakers: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
     channels: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)] = [0, 1]
     offsets_s: Annotated[list[float], Field(min_length=1, max_length=2)] | None = None
+    motion: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
+    motion_fps: Annotated[float, Field(gt=1, lt=1000)] | None = None
     language: str | None = None
     split: Literal["train", "validation", "test"] | None = None
     license: str | None = None
@@ -61,13 +64,17 @@ class Session(_Strict):
 
 
 class Backends(_Strict):
-    """What does each step, by name; `diffdyad.data.recordings.backends` lists the names."""
+    """What does each step, by name: docs/recordings.md. mediapipe_python: an interpreter that has MediaPipe;
+    mediapipe_model: a FaceLandmarker model; left out, the environment says (`diffdyad.tracking.landmarker`)."""
 
     activity: str = "silero"
     diarization: str = "resemblyzer"
     words: str = "none"
     sounds: str = "none"
     prosody: str = "prosody"
+    motion: str = "none"
+    mediapipe_python: str | None = None
+    mediapipe_model: str | None = None
 
 
 class Manifest(_Strict):

@@ -19,9 +19,11 @@ from diffdyad.data.recordings.hearing import Heard, hear, own_voice, residual_db
 from diffdyad.data.recordings.manifest import Manifest, Session, load_manifest
 from diffdyad.data.recordings.steps import STEPS, Steps
 from diffdyad.data.recordings.turns import find_turns
+from diffdyad.data.recordings.watching import Kind, Seen, check_motion, kind_of, reprojection_px, see
 from diffdyad.data.recordings.words import WORDS, Words, find_words
 from diffdyad.errors import UserError
 from diffdyad.media import SAMPLING_RATE
+from diffdyad.motion import Motion
 
 _MOST_SHARDS = 64
 _SESSIONS_PER_SHARD = 8
@@ -61,15 +63,15 @@ class HeardRecording(Recording):
     session: Session | None = None
     heard: Heard | None = None
     words: Words = field(default_factory=Words)
+    seen: Seen = field(default_factory=Seen)
 
 
 class Recordings(Importer):
     """A manifest's sessions. source: the manifest; steps: folder of their results, beside the shards."""
 
-    name, title, basis, neck_folded = "recordings", "Recordings", "arkit", False
-    num_expression = 41
+    name, title = "recordings", "Recordings"
     expects = "sessions in a manifest"
-    rebuilds = True
+    rebuilds, compares_sides, takes_silences = True, False, True
 
     def __init__(self, source: Path, options: ImportOptions | None = None):
         super().__init__(source, options)
@@ -81,6 +83,26 @@ class Recordings(Importer):
         if self._manifest is None:
             self._manifest = load_manifest(self.source)
         return self._manifest
+
+    @property
+    def kind(self) -> Kind:
+        return kind_of(self.manifest.backends)
+
+    @property
+    def basis(self) -> str:
+        return self.kind.basis
+
+    @property
+    def num_expression(self) -> int:
+        return self.kind.num_expression
+
+    @property
+    def tracker(self) -> str:
+        return self.kind.tracker
+
+    @property
+    def neck_folded(self) -> bool:
+        return self.kind.neck_folded
 
     @property
     def items_per_shard(self) -> int:
@@ -107,15 +129,19 @@ class Recordings(Importer):
             if name not in known:
                 raise UserError(f"expected a backend for {what} among {', '.join(known)}, found {name!r}")
 
+        check_motion(self.manifest)
+
     def settings(self) -> dict[str, Any]:
-        return {"manifest": self.manifest.model_dump(mode="json")}
+        # where a machine keeps its interpreters changes nothing
+        return {"manifest": self.manifest.model_dump(mode="json", exclude={"backends": {"mediapipe_python"}})}
 
     def path(self, name: str) -> Path:
         return self.source.parent / name
 
     def scan(self) -> Iterator[Item]:
         for session in self.manifest.sessions:
-            yield Item(session.name, tuple(session.files), session.people, session.split, session.name)
+            files = (*session.files, *(session.motion or ()))
+            yield Item(session.name, files, session.people, session.split, session.name)
 
     def load(self, item: Item) -> HeardRecording:
         session = next(session for session in self.manifest.sessions if session.name == item.item_id)
@@ -126,8 +152,11 @@ class Recordings(Importer):
                      backends.diarization)  # fmt: skip
         self._steps += [steps.folder / key for key in heard.keys if key.startswith("media-")]
         words = find_words(heard, steps, backends.words, session.language or self.manifest.language)
+        seen = see(files, [self.path(name) for name in session.motion or ()], session, backends, steps, heard.spans,
+                   heard.seconds)  # fmt: skip
         sides = [
-            HeardSide(person, OwnVoice(heard, side), words=words.of(side), speech=heard.spans[side])
+            HeardSide(person, OwnVoice(heard, side), seen.motion[side], words=words.of(side), speech=heard.spans[side],
+                      betas=_betas(seen.motion[side]))
             for side, person in enumerate(item.people)
         ]
         share = speech_share(heard)
@@ -135,12 +164,13 @@ class Recordings(Importer):
             "layout": heard.layout, "steps": steps.about, "gain_offset_db": heard.offset_db,
             "speech_share": [round(x, 4) for x in share],
         }  # fmt: skip
-        notes = list(heard.notes)
+        notes = heard.notes + seen.notes
         if heard.layout == "mixed" and session.speakers:
             notes.append("one microphone: the first to speak is taken as the first of `speakers`")
         return HeardRecording(
             sides, heard.seconds, source=self.manifest.name, notes=notes, about=about, session=session, heard=heard,
-            words=words, turns=find_turns(heard.spans, heard.sounds, words.has_words if words.known else None),
+            words=words, seen=seen, cuts_s=seen.cuts_s,
+            turns=find_turns(heard.spans, heard.sounds, words.has_words if words.known else None),
         )  # fmt: skip
 
     def complete(self, recording: HeardRecording, exchanges: list[Exchange]) -> None:
@@ -155,6 +185,7 @@ class Recordings(Importer):
             for name, person in ((exchange.previous_speaker, exchange.previous), (
                 exchange.responder_name, exchange.responder)):  # fmt: skip
                 person.residual_db = residual_db(heard, sides[name], start, end) if name in sides else float("nan")
+            exchange.reprojection_px = reprojection_px(recording.seen, start, end)
             add_features(exchange, self.manifest.backends.prosody)
             judge(exchange)
 
@@ -163,3 +194,7 @@ class Recordings(Importer):
         for folder in self._steps:
             shutil.rmtree(folder, ignore_errors=True)
         self._steps.clear()
+
+
+def _betas(motion: Motion | None) -> np.ndarray:
+    return np.zeros(0, np.float32) if motion is None or motion.betas is None else motion.betas.numpy()

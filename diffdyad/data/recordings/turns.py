@@ -6,8 +6,8 @@ A turn is *verbal*; *nonverbal* (laughter, say) where voice activity finds no sp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from diffdyad.data.recordings.frames import Span, merge
@@ -16,7 +16,12 @@ PAUSE_S, BACKCHANNEL_S = 0.5, 1.0
 SHORTEST_TURN_S, SHORTEST_NONVERBAL_S = 3.0, 0.5
 GAPS_S = (-0.5, 1.5)
 
-KINDS = ("verbal", "nonverbal", "mixed", "backchannel")
+SILENCE_S = 3.0
+"""Somebody who is not heard for so long after the other's turn has not answered, whatever the face does."""
+
+LONGEST_SILENCE_S = 20.0
+
+KINDS = ("verbal", "nonverbal", "mixed", "backchannel", "silent")
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ def find_answers(turns: Sequence[Turn], end_s: float | None = None) -> list[Answ
 def fits(previous: Turn, turn: Turn, end_s: float | None = None) -> bool:
     """Whether `turn` answers `previous`: the previous one verbal and of at least 3 s, the gap -0.5 to 1.5 s, the answer
     of at least 3 s, or 0.5 s where it is non-verbal."""
-    shortest = SHORTEST_NONVERBAL_S if turn.kind == "nonverbal" else SHORTEST_TURN_S
+    shortest = {"nonverbal": SHORTEST_NONVERBAL_S, "silent": SILENCE_S}.get(turn.kind, SHORTEST_TURN_S)
     duration = min(turn.end_s, end_s if end_s is not None else turn.end_s) - turn.start_s
     return (
         previous.side != turn.side
@@ -88,3 +93,37 @@ def fits(previous: Turn, turn: Turn, end_s: float | None = None) -> bool:
         and duration >= shortest
         and turn.end_s > previous.end_s
     )
+
+
+def find_silences(turns: Sequence[Turn], spans: Sequence[Sequence[Span]], end_s: float) -> list[Turn]:
+    """Stretches of at least 3 s, and at most 20 s, after a turn in which nobody is heard, as silent turns of the other
+    person. A backchannel ends them, as any sound does."""
+    found = []
+    for turn in turns:
+        if turn.kind not in ("verbal", "mixed") or turn.duration_s < SHORTEST_TURN_S:
+            continue
+        heard = [a for own in spans for a, b in own if b > turn.end_s + 1e-6]
+        heard += [other.start_s for other in turns if other is not turn and other.end_s > turn.end_s + 1e-6]
+        until = min([end_s, turn.end_s + LONGEST_SILENCE_S, *heard])
+        if until - turn.end_s >= SILENCE_S:
+            found.append(Turn(1 - turn.side, turn.end_s, until, "silent"))
+    return found
+
+
+def within_shots(answers: Sequence[Answer], cuts_s: Sequence[float]) -> Iterator[Answer]:
+    """Answers that no cut of the picture goes through. Where enough is left, a previous turn begins, or an answer ends,
+    at the cut; a chain ends there."""
+    whole = None  # the last turn that is an answer in full
+    for answer in answers:
+        previous, turn = answer.previous, answer.turn
+        edges = sorted(cuts_s)
+        before = [cut for cut in edges if previous.start_s < cut <= turn.start_s]
+        after = [cut for cut in edges if turn.start_s < cut < turn.end_s]
+        if before:
+            previous = replace(previous, start_s=before[-1])
+        if after:
+            turn = replace(turn, end_s=after[0])
+        if fits(previous, turn):
+            chained = answer.chained and whole is answer.previous and not before
+            yield Answer(previous, turn, chained)
+            whole = None if after else answer.turn

@@ -1,0 +1,241 @@
+"""What is seen of two people: their motion, from their videos by steps of their own, or as a tracker has left it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from diffdyad.data.recordings import trackers
+from diffdyad.data.recordings.frames import Span
+from diffdyad.data.recordings.manifest import Backends, Manifest, Session
+from diffdyad.data.recordings.steps import Steps, file_hash
+from diffdyad.errors import UserError
+from diffdyad.head import HeadModel
+from diffdyad.motion import Motion, MotionLayout
+from diffdyad.tracking.fit import NAME
+from diffdyad.tracking.landmarker import NUM_LANDMARKS, Landmarker
+from diffdyad.tracking.priors import FitSettings
+from diffdyad.tracking.watch import LONGEST_SIDE, Watch, fit_track
+from diffdyad.video import has_video, video_info
+
+FPS = 25.0
+PREVIEW = "preview"
+MOTION = ("none", PREVIEW, *trackers.FORMATS)
+"""Backends of `motion`: none, MediaPipe's landmarks with our own fit, or the results of a tracker."""
+
+_FIT_VERSION = "1"
+_STEPS_A_PIXEL = 8  # landmarks lie on the disk in eighths of a pixel
+_ABSENT = np.iinfo(np.int16).min
+
+
+@dataclass
+class Seen:
+    """motion: of both people on the recording's clock, None = none; error_px: (T,) of each at 25 fps, (0,) = not known;
+    cuts_s: where a video goes over to another shot."""
+
+    motion: list[Motion | None] = field(default_factory=lambda: [None, None])
+    error_px: list[np.ndarray] = field(default_factory=lambda: [np.zeros(0)] * 2)
+    cuts_s: list[float] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What all motion of a manifest has in common."""
+
+    basis: str
+    num_expression: int
+    tracker: str
+    neck_folded: bool
+
+
+def kind_of(backends: Backends) -> Kind:
+    """Of the manifest's backend of motion. Raises UserError for one that is not known."""
+    if backends.motion not in MOTION:
+        raise UserError(f"expected a backend for motion among {', '.join(MOTION)}, found {backends.motion!r}")
+    if backends.motion in trackers.FORMATS:
+        form = trackers.FORMATS[backends.motion]
+        return Kind(form.basis, form.num_expression, form.title, form.neck_folded)
+    layout = MotionLayout.arkit()
+    tracker = "" if backends.motion == "none" else f"{NAME} (MediaPipe)"
+    return Kind(layout.basis, layout.num_expression, tracker, backends.motion == PREVIEW)
+
+
+def check_motion(manifest: Manifest) -> None:
+    """Raises UserError where the backend of motion is not known, cannot run, or lacks its files."""
+    kind_of(manifest.backends)
+    name = manifest.backends.motion
+    if name == PREVIEW:
+        _version(_landmarker(manifest.backends))
+    for session in manifest.sessions:
+        if session.motion and name not in trackers.FORMATS:
+            known = ", ".join(trackers.FORMATS)
+            wanted = f"expected backends.motion among {known}, found {name!r}"
+            raise UserError(f"session {session.name} has files of motion: {wanted}")
+
+
+def see(
+    files: Sequence[Path], motion_files: Sequence[Path], session: Session, backends: Backends, steps: Steps,
+    spans: Sequence[Sequence[Span]], seconds: float,
+) -> Seen:
+    """files: as of `hear`; spans: when each speaks, which tells whose face is whose where one microphone does not.
+
+    Raises UserError for what cannot be read.
+    """
+    late = session.offsets_s or [0.0] * len(files)
+    if backends.motion in trackers.FORMATS:
+        return _read(files, motion_files, session, backends.motion, late, seconds)
+    if backends.motion != PREVIEW:
+        return Seen()
+    seen, people = Seen(), 2 if len(files) == 1 else 1
+    for number, path in enumerate(files):
+        if not has_video(path):
+            seen.notes.append(f"no pictures in {path.name}: no motion of {'both' if people == 2 else 'this person'}")
+            continue
+        tracks, cuts = _track(path, people, backends, steps)
+        seen.cuts_s += [frame / FPS + late[number] for frame in cuts]
+        for side, (motion, error) in enumerate(tracks):
+            if motion is None:
+                where = f", {('left', 'right')[side]}" if people == 2 else ""
+                seen.notes.append(f"no face found in {path.name}{where}")
+                continue
+            side = side if people == 2 else number
+            seen.motion[side], seen.error_px[side] = _on_clock(motion, error, late[number], seconds)
+    if people == 2 and session.layout != "channels" and all(seen.motion) and _are_crossed(seen.motion, spans):
+        seen.motion.reverse()
+        seen.error_px.reverse()
+        seen.notes.append("the one on the right speaks first: faces follow their voices")
+    return seen
+
+
+def reprojection_px(seen: Seen, start_s: float, end_s: float) -> float:
+    """The larger of both people's median errors in that time; NaN where none is known."""
+    part = slice(max(0, round(start_s * FPS)), max(0, round(end_s * FPS)))
+    known = [error[part][np.isfinite(error[part])] for error in seen.error_px]
+    return max((float(np.median(error)) for error in known if len(error)), default=float("nan"))
+
+
+# ------------------------------------------------------------------------------------------------------------ tracking
+
+
+def _landmarker(backends: Backends) -> Landmarker:
+    return Landmarker.find(backends.mediapipe_python, backends.mediapipe_model)
+
+
+@lru_cache
+def _version(landmarker: Landmarker) -> str:
+    return landmarker.version()
+
+
+@lru_cache(maxsize=1)
+def _clay() -> HeadModel:
+    return HeadModel.clay()
+
+
+def _track(path: Path, people: int, backends: Backends, steps: Steps) -> tuple[list[tuple], list[int]]:
+    """(motion, error) of each person of a file, and the frames that begin a shot."""
+    landmarker = _landmarker(backends)
+
+    def find(folder: Path) -> dict:
+        watch = Watch(path, landmarker, FPS, people)
+        count = 0
+        with (folder / "landmarks.bin").open("wb") as file:
+            for faces in watch:
+                fixed = np.rint(np.nan_to_num(faces * _STEPS_A_PIXEL, nan=_ABSENT))
+                np.clip(fixed, _ABSENT, -_ABSENT - 1).astype("<i2").tofile(file)
+                count += 1
+        return {"frames": count, "size": list(watch.size), "cuts": watch.cuts}
+
+    settings = {"fps": FPS, "people": people, "longest_side": LONGEST_SIDE, "model": Path(landmarker.model).name}
+    if landmarker.model:
+        settings["model_hash"] = file_hash(Path(landmarker.model))
+    found = steps.run("faces", "mediapipe", _version(landmarker), settings, [file_hash(path)], find)
+    shape = (found.values["frames"], people, NUM_LANDMARKS, 3)
+    stored = np.memmap(found.folder / "landmarks.bin", "<i2", "r", shape=shape)
+
+    def fit(folder: Path) -> dict:
+        for side in range(people):
+            track = fit_track(_clay(), _Landmarks(stored, side), FPS, tuple(found.values["size"]), found.values["cuts"])
+            if track is not None:
+                motion = track.motion
+                np.savez(folder / f"motion{side}.npz", values=motion.values.numpy(), valid=motion.valid.numpy(),
+                         betas=motion.betas.numpy(), error_px=track.error_px.numpy())  # fmt: skip
+        return {}
+
+    about = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(FitSettings()).items()}
+    fitted = steps.run("motion", NAME, _FIT_VERSION, about, [found.key], fit)
+    tracks = []
+    for side in range(people):
+        file = fitted.folder / f"motion{side}.npz"
+        if not file.is_file():
+            tracks.append((None, None))
+            continue
+        with np.load(file) as arrays:
+            values, betas, valid = (torch.from_numpy(arrays[name]) for name in ("values", "betas", "valid"))
+            tracks.append((Motion(values, MotionLayout.arkit(), FPS, betas, valid, True), arrays["error_px"]))
+    return tracks, found.values["cuts"]
+
+
+class _Landmarks:
+    """One person's landmarks on the disk, (T, 478, 3) pixels; slices and selections of frames are arrays."""
+
+    def __init__(self, stored: np.ndarray, side: int):
+        self.stored, self.side = stored, side
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, frames) -> np.ndarray:
+        fixed = self.stored[frames, self.side]
+        return np.where(fixed == _ABSENT, np.nan, fixed.astype(np.float32) / _STEPS_A_PIXEL).astype(np.float32)
+
+
+def _on_clock(motion: Motion, error: np.ndarray, late_s: float, seconds: float) -> tuple[Motion, np.ndarray]:
+    """Motion of a file whose clock is late, from 0 s to the recording's end; what is not seen is not valid."""
+    wanted, late = int(seconds * motion.fps + 1e-6), round(late_s * motion.fps)
+    source = torch.arange(wanted) - late
+    there = (source >= 0) & (source < len(motion))
+    source = source.clamp(0, max(len(motion) - 1, 0))
+    values, valid = motion.values[source] * there[:, None], motion.valid[source] & there[:, None]
+    kept = np.where(there.numpy(), error[source.numpy()] if len(error) else np.nan, np.nan)
+    return replace(motion, values=values, valid=valid), kept
+
+
+def _are_crossed(motion: Sequence[Motion], spans: Sequence[Sequence[Span]]) -> bool:
+    """Whether jaws move more while the other one speaks."""
+    own = other = 0.0
+    for side, person in enumerate(motion):
+        speed = (person.select("jaw_pose")[1:, 0] - person.select("jaw_pose")[:-1, 0]).abs().numpy()
+        speed = speed * (person.valid[1:, 0] & person.valid[:-1, 0]).numpy()
+        speed = speed / max(speed.mean(), 1e-9)
+        for who, mine in enumerate(spans[:2]):
+            total = sum(float(speed[round(a * person.fps) : round(b * person.fps)].sum()) for a, b in mine)
+            length = max(sum(b - a for a, b in mine), 1e-9)
+            own, other = (own + total / length, other) if who == side else (own, other + total / length)
+    return other > own
+
+
+# ------------------------------------------------------------------------------------------------------- ready results
+
+
+def _read(
+    files: Sequence[Path], motion_files: Sequence[Path], session: Session, name: str, late: Sequence[float],
+    seconds: float,
+) -> Seen:
+    seen = Seen()
+    if not motion_files:
+        seen.notes.append(f"no files of motion: expected those of {trackers.FORMATS[name].title}")
+    for side, path in enumerate(motion_files):
+        source, shift = files[min(side, len(files) - 1)], late[min(side, len(files) - 1)]
+        fps = session.motion_fps or (video_info(source).fps if has_video(source) else 0.0)
+        if not fps and name != "motion":
+            raise UserError(f"{path} does not state its rate and {source.name} has no pictures: expected motion_fps in "
+                            "the manifest's session, found none")  # fmt: skip
+        motion = trackers.read_tracked(path, name, fps, seconds - shift).resample(FPS)
+        seen.motion[side], _ = _on_clock(motion, np.zeros(0), shift, seconds)
+    return seen
