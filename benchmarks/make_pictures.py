@@ -21,7 +21,7 @@ IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 LISTENED_S, ANSWERED_S = 1.2, 3.6
 SCALES = (0.0, 1.0, 2.0, 4.0)
 SWEPT = {"1-good-news": "good news", "2-bad-news": "bad news"}
-MOMENT_S = 0.6  # of the answer, when its reaction is whole
+MOMENT_S = 0.2  # of the answer: reactions fade from its first word on
 
 
 def main() -> None:
