@@ -23,7 +23,7 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 WARM_UP = 5  # steps that do not count
-HOURS, PASSES = (50, 1000), 9  # of exchanges, and how often each is seen: so often by the embedded default
+HOURS, PASSES = (50, 1000), 9  # of exchanges, and how often each is seen (seven times by the embedded default)
 SIZES = {
     "default": {"data": {"window_s": [4.0, 6.0]}},
     "diffposetalk_size": {
