@@ -29,7 +29,7 @@ POLL_S = 0.0005
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="(default 20)")
-    parser.add_argument("--steps", type=int, default=60, help="of the training (default 60)")
+    parser.add_argument("--steps", type=int, default=150, help="of the training (default 150)")
     parser.add_argument("--checkpoint-every", type=int, default=1, help="steps (default 1)")
     parser.add_argument("--width", type=int, default=128, help="of the network; wider is longer to write (default 128)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
