@@ -31,7 +31,7 @@ from diffdyad.sample import load_pipeline
 FPS = 25
 EARLY_S = 2.0  # of an answer, in which reactions are measured
 SECONDS = (0.0, 1.0, 2.0, 3.0, 4.0)
-RIDGE = 30.0
+RIDGES = np.logspace(1, 5, 17)
 MEASURES = {
     "smile": ("mouthSmileLeft", "mouthSmileRight"), "brows": ("browInnerUp",),
     "frown": ("mouthFrownLeft", "mouthFrownRight"),
@@ -195,9 +195,17 @@ def summary(pipeline: DyadPipeline, turn: PreviousTurn) -> np.ndarray:
 
 
 def ridge(inputs: np.ndarray, values: np.ndarray) -> np.ndarray:
-    price = RIDGE * np.eye(inputs.shape[1])
-    price[-1, -1] = 0
-    return np.linalg.solve(inputs.T @ inputs + price, inputs.T @ values)
+    """Weights, the last one for the constant, at the price with the least error when each row is left out in turn."""
+    mean = values.mean()
+    left, sizes, right = np.linalg.svd(inputs[:, :-1], full_matrices=False)  # columns of zero mean
+    along = left.T @ (values - mean)
+    errors = []
+    for price in RIDGES:
+        kept = sizes**2 / (sizes**2 + price)
+        leverage = (left**2) @ kept + 1 / len(values)
+        errors.append((((values - mean - left @ (kept * along)) / (1 - leverage)) ** 2).mean())
+    price = RIDGES[int(np.argmin(errors))]
+    return np.append(right.T @ (sizes / (sizes**2 + price) * along), mean)
 
 
 def early(motion: Tensor, channels: tuple[str, ...], layout: MotionLayout) -> float:

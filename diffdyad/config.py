@@ -42,6 +42,7 @@ class RehearseConfig(Section):
     hours: float = Field(1.0, gt=0, description="hours of exchanges")
     seed: int = Field(0, ge=0)
     effect: float = Field(1.0, ge=0, description="strength of the planted context effect; 0 = none")
+    reactive_share: float = Field(0.25, ge=0, le=1, description="of the exchanges, in how many the responder reacts")
     flite_share: float = Field(0.0, ge=0, le=1, description="of the English people of training, how many speak with "
                                "Flite's voices, which must be installed")  # fmt: skip
 

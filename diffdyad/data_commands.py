@@ -60,6 +60,8 @@ def _add_rehearse(parser: argparse.ArgumentParser) -> None:
                         "%(default)d)")
     parser.add_argument("--effect", metavar="K", type=number, default=1.0, help="strength of the planted effect, a "
                         "factor; 0 = none (default: %(default)g)")
+    parser.add_argument("--reactive-share", metavar="P", type=number, default=0.25, help="of the exchanges, in how many "
+                        "the responder reacts (default: %(default)g)")
     parser.add_argument("--flite-share", metavar="P", type=number, default=0.0, help="of the people who train with "
                         "English, how many speak with Flite's voices, which must be installed (default: %(default)g)")
     parser.add_argument("--workers", metavar="N", type=whole, help="processes (default: one per core); the corpus "
@@ -73,8 +75,8 @@ def _rehearse(arguments: argparse.Namespace) -> None:
     from diffdyad.data.rehearsal.corpus import rehearse
 
     folder = rehearse(
-        arguments.out, arguments.hours, arguments.seed, arguments.effect,
-        flite_share=arguments.flite_share, workers=arguments.workers, progress=sys.stderr.isatty(),
+        arguments.out, arguments.hours, arguments.seed, arguments.effect, arguments.reactive_share,
+        arguments.flite_share, arguments.workers, progress=sys.stderr.isatty(),
     )
     print(f"{folder}: a rehearsal corpus of {arguments.hours:g} h")
 
