@@ -1,42 +1,70 @@
-"""Makes the README's picture out of the embedded model, head and exchanges: docs/images/answer.webp.
+"""Makes the README's pictures out of the embedded model, head and exchanges: docs/images/*.webp.
 
     python benchmarks/make_pictures.py
 
-The first exchange's answer, from the last seconds of listening on, without sound.
+still: a moment of an answer; answer: the first exchange's, from the last seconds of listening on, without sound;
+guidance: the moment at which one and the same answer begins, after good and after bad news, by guidance scale.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
+from diffdyad.export import join_panels
 from diffdyad.head import HeadModel
-from diffdyad.inputs import exchange_folder, read_exchange
+from diffdyad.inputs import Inputs, exchange_folder, read_exchange
+from diffdyad.motion import Motion
+from diffdyad.pipeline import DyadPipeline
 from diffdyad.render import Renderer, render_frames
 from diffdyad.sample import load_pipeline
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 LISTENED_S, ANSWERED_S = 1.2, 3.6
+STILL_S = 1.0
+SCALES = (0.0, 1.0, 2.0, 4.0)
 
 
 def main() -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
     pipeline, head = load_pipeline("default", "cpu"), HeadModel.clay()
-    inputs = read_exchange(exchange_folder(None))
-    context = pipeline.encode_context(inputs.previous)
+    good, bad, plain = (read_exchange(exchange_folder(n)) for n in ("1-good-news", "2-bad-news", "3-small-talk"))
 
-    answer = pipeline(
-        inputs.audio, context, guidance_scale=2.0, start="listen", generator=torch.Generator().manual_seed(0)
-    )
-    motion, before = answer.motions[0], answer.listening[0]
+    motion = exchange(pipeline, good, good, 2.0)
+    frames = pictures(head, motion, motion.values, Renderer.for_head(head, size=(320, 320), yaw_deg=12))
+    save("answer", frames, motion.fps)
+    onset = round((LISTENED_S + STILL_S) * motion.fps)
+    save("still", pictures(head, motion, motion.values[onset:][:1],
+                           Renderer.for_head(head, size=(640, 640), yaw_deg=20)))  # fmt: skip
+    renderer = Renderer.for_head(head, size=(256, 256))
+    rows = []
+    for turn in (good, bad):
+        at_onset = [exchange(pipeline, plain, turn, scale).values[round(LISTENED_S * 25)] for scale in SCALES]
+        rows.append(list(pictures(head, motion, torch.stack(at_onset), renderer)))
+    labels = [f"scale {scale:g}" for scale in SCALES]
+    save("guidance", [np.concatenate([next(join_panels(iter([tuple(row)]), labels)) for row in rows])])
+
+
+def exchange(pipeline: DyadPipeline, answer: Inputs, turn: Inputs, scale: float) -> Motion:
+    """The end of listening to a turn, and the beginning of an answer, always from the same noise."""
+    context = pipeline.encode_context(turn.previous)
+    generator = torch.Generator().manual_seed(0)
+    output = pipeline(answer.audio, context, guidance_scale=scale, start="listen", generator=generator)
+    motion, before = output.motions[0], output.listening[0]
     values = torch.cat([before.values[-round(LISTENED_S * motion.fps) :], motion.values])
-    values = values[: round((LISTENED_S + ANSWERED_S) * motion.fps)]
-    renderer = Renderer.for_head(head, size=(320, 320), yaw_deg=12)
-    frames = [Image.fromarray(f) for f in render_frames(renderer, head.from_motion(values, motion.layout).numpy())]
-    frames[0].save(
-        IMAGES / "answer.webp", save_all=True, append_images=frames[1:], duration=round(1000 / motion.fps), loop=0,
-        quality=70, method=6,
-    )
+    return Motion(values[: round((LISTENED_S + ANSWERED_S) * motion.fps)], motion.layout, motion.fps)
+
+
+def pictures(head: HeadModel, motion: Motion, values: torch.Tensor, renderer: Renderer) -> Iterable[np.ndarray]:
+    return render_frames(renderer, head.from_motion(values, motion.layout).numpy())
+
+
+def save(name: str, frames: Iterable[np.ndarray], fps: float = 25.0) -> None:
+    first, *others = [Image.fromarray(frame) for frame in frames]
+    moving = {"save_all": True, "append_images": others, "duration": round(1000 / fps), "loop": 0} if others else {}
+    first.save(IMAGES / f"{name}.webp", quality=70 if others else 85, method=6, **moving)
 
 
 if __name__ == "__main__":

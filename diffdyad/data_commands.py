@@ -60,8 +60,8 @@ def _add_rehearse(parser: argparse.ArgumentParser) -> None:
                         "%(default)d)")
     parser.add_argument("--effect", metavar="K", type=number, default=1.0, help="strength of the planted effect, a "
                         "factor; 0 = none (default: %(default)g)")
-    parser.add_argument("--reactive-share", metavar="P", type=number, default=0.25, help="of the exchanges, in how many "
-                        "the responder reacts (default: %(default)g)")
+    parser.add_argument("--reactive-share", metavar="P", type=number, default=0.25, help="of the exchanges, in how "
+                        "many the responder reacts (default: %(default)g)")
     parser.add_argument("--flite-share", metavar="P", type=number, default=0.0, help="of the people who train with "
                         "English, how many speak with Flite's voices, which must be installed (default: %(default)g)")
     parser.add_argument("--workers", metavar="N", type=whole, help="processes (default: one per core); the corpus "
