@@ -12,7 +12,8 @@ def parameter_groups(network: nn.Module, training: TrainingConfig) -> list[dict]
     """Groups for an optimizer: `rate` scales the learning rate; vectors are not decayed."""
     groups: dict[tuple[float, float], list] = {}
     for name, parameter in network.named_parameters():
-        rate = training.context_rate if "context" in name else training.other_rate
+        reads_context = "context" in name or name.startswith("forecast_in")  # of what the previous turn makes one expect
+        rate = training.context_rate if reads_context else training.other_rate
         decay = training.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     return [{"params": p, "weight_decay": decay, "rate": rate} for (rate, decay), p in groups.items()]
