@@ -12,7 +12,7 @@ def parameter_groups(network: nn.Module, training: TrainingConfig) -> list[dict]
     """Groups for an optimizer: `rate` scales the learning rate; vectors are not decayed."""
     groups: dict[tuple[float, float], list] = {}
     for name, parameter in network.named_parameters():
-        reads_context = "context" in name or name.startswith("forecast_in")  # of what the previous turn makes one expect
+        reads_context = "context" in name or name.startswith("forecast_in")  # the forecast is the context's
         rate = training.context_rate if reads_context else training.other_rate
         decay = training.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
