@@ -29,3 +29,8 @@ def schedule(training: TrainingConfig, step: int) -> float:
     if training.schedule == "linear":
         return 1 - 0.95 * progress
     return 0.05 + 0.95 * 0.5 * (1 + torch.cos(torch.tensor(progress * torch.pi)).item())
+
+
+def shifted(uniform: torch.Tensor, shift: float) -> torch.Tensor:
+    """Shares of the training timesteps, moved towards noise by a shift over 1. Source: Esser et al. 2024, 5.3.2."""
+    return shift * uniform / (1 + (shift - 1) * uniform)
