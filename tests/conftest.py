@@ -32,7 +32,7 @@ def build_tiny_pipeline(seed: int = 0, modalities=("audio", "prosody", "motion")
     from diffdyad.schedulers import sampler, training_scheduler
 
     layout = MotionLayout.arkit()
-    speech = SpeechEncoder()
+    speech = SpeechEncoder(normalise_voice=True)  # as the embedded model's
     all_widths = {"audio": 2 * speech.num_channels, "prosody": 2 * len(PROSODY_CHANNELS),
                   "motion": 2 * layout.dim, "text": 384}  # fmt: skip
     widths = {name: all_widths[name] for name in modalities}

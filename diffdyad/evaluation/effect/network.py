@@ -53,11 +53,15 @@ class Network:
     def encode(self, items: Sequence[Item], contexts: Sequence[Context]) -> EncodedConditions:
         """Row r: the item r's own speech with the context r; both of length R."""
         pipeline, device = self.pipeline, self.pipeline._execution_device
+        encoder = pipeline.speech_encoder
         speech = torch.stack([self._speech(item) for item in items]).to(device)
+        voices = None
+        if encoder.config["normalise_voice"]:  # each its own, of all that there is of it
+            voices = torch.stack([encoder.voice_of(encoder.bands(item.features.speech)) for item in items]).to(device)
         lengths = torch.tensor([len(item.features.motion) - item.onset(pipeline.fps) for item in items])
         rows = len(items)
         return pipeline.denoiser.encode(NetworkConditions(
-            speech=pipeline.speech_encoder.standardise(speech),
+            speech=encoder.standardise(speech, voices),
             heard=(torch.arange(self.num_frames) < lengths[:, None]).to(device),
             speech_given=torch.ones(rows, dtype=torch.bool, device=device),
             context=collate(contexts).to(device),
