@@ -198,7 +198,8 @@ def _dataset(source: dict, rehearse: dict | None) -> str:
         text = f"`{folder.name}`, drawn with the weight {source['weight']:g}."
     made = _rehearsal(folder, rehearse)
     if made is not None:
-        known = ", ".join(f"{key} {made[key]:g}" for key in ("hours", "seed", "effect") if key in made)
+        keys = ("hours", "seed", "effect", "reactive_share", "flite_share")
+        known = ", ".join(f"{key.replace('_', ' ')} {made[key]:g}" for key in keys if key in made)
         text += (
             f" A rehearsal corpus ({known}): two synthetic voices speak written dialogues, their motion follows rules, "
             "and the affect of the previous turn has a planted effect on the answer. No real person is in it. People, "
