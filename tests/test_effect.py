@@ -15,7 +15,6 @@ from diffdyad.errors import UserError
 from diffdyad.evaluation.clips import bilabials_of
 from diffdyad.evaluation.effect import dose, protocol, where
 from diffdyad.evaluation.effect.bleed import without_bleed
-from diffdyad.evaluation.effect.blind import Trial, read_answers, write_page
 from diffdyad.evaluation.effect.conditions import NEAR, NULL, TRUE, mixed, scrambled
 from diffdyad.evaluation.effect.dose import largest_usable
 from diffdyad.evaluation.effect.planted import DOWN, UP, amplitude, permuted, with_reaction
@@ -224,22 +223,3 @@ def test_the_largest_usable_scale_is_before_the_first_that_is_not():
 def test_bilabials_follow_from_spelling():
     words = [TimedWord("bump", 0.0, 0.4), TimedWord("apple", 1.0, 1.5), TimedWord("photo", 2.0, 2.5)]
     assert bilabials_of(words) == pytest.approx([0.05, 0.25, 0.35, 1.15])
-
-
-def test_blind_answers_are_read_back(tmp_path):
-    trials = [Trial(f"x{k}", {name: name.encode() for name in (TRUE, NULL, NEAR)}, {TRUE: b"t", NEAR: b"n"})
-              for k in range(6)]  # fmt: skip
-    write_page(tmp_path, trials, np.random.default_rng(0))
-    assert read_answers(tmp_path) is None
-    key = json.loads((tmp_path / "key.json").read_text())
-    page = (tmp_path / "index.html").read_text()
-    assert "__" not in page and not any(name in page for name in (TRUE + '"', "swap", NULL + '":'))
-    assert len({tuple(row["videos"]) for row in key}) > 1
-    answers = [{"preferred": row["videos"].index(TRUE), "turn": row["turns"].index(TRUE)} for row in key]
-    (tmp_path / "answers.json").write_text(json.dumps(answers))
-    found = read_answers(tmp_path)
-    assert found[f"fits best: {TRUE}"]["share"] == 1 and found[f"fits best: {NULL}"]["share"] == 0
-    assert all(row["share"] == 1 for name, row in found.items() if name.startswith("took"))
-    (tmp_path / "answers.json").write_text("[1, 2]")
-    with pytest.raises(UserError, match="answers of the page"):
-        read_answers(tmp_path)
