@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +14,14 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 _FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--mute-audio", "--no-first-run",
           "--disable-extensions", "--disable-background-networking", "--disable-component-update",
           "--disable-dev-shm-usage", "--remote-debugging-pipe", "about:blank")  # fmt: skip
+_ON_3_AND_4 = """
+import os, sys
+read, write = os.dup(int(sys.argv[1])), os.dup(int(sys.argv[2]))
+high = [os.dup2(fd, 100 + k) for k, fd in enumerate((read, write))]
+os.dup2(high[0], 3), os.dup2(high[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""The file numbers on which Chromium listens and answers; a shell can redirect one digit only."""
 
 
 class Browser:
@@ -28,10 +37,10 @@ class Browser:
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
         command = [CHROMIUM, f"--user-data-dir={folder / 'profile'}", *_FLAGS]
-        redirect = f'exec "$@" 3<&{to_read} 4>&{to_write}'
         with (folder / "chromium.log").open("wb") as log:
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", redirect, "sh", *command], pass_fds=(to_read, to_write), stdout=log, stderr=log,
+                [sys.executable, "-c", _ON_3_AND_4, str(to_read), str(to_write), *command],
+                pass_fds=(to_read, to_write), stdout=log, stderr=log,
             )  # fmt: skip
         os.close(to_read)
         os.close(to_write)
@@ -112,7 +121,7 @@ class Browser:
             ready, _, _ = select.select([self._read], [], [], seconds)
             part = os.read(self._read, 1 << 20) if ready else b""
             if not part:
-                raise TimeoutError("Chromium does not answer")
+                raise TimeoutError(f"Chromium does not answer; it {'runs' if self._process.poll() is None else 'ended'}")
             self._rest += part
         line, _, self._rest = self._rest.partition(b"\0")
         message = json.loads(line)
