@@ -157,6 +157,7 @@ class NoiseConfig(Section):
     num_train_timesteps: int = Field(1000, ge=10)
     beta_schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "squaredcos_cap_v2"
     flow_shift: float = Field(1.0, gt=0, description="timestep shift of flow matching")
+    timestep_shift: float = Field(1.0, gt=0, description="over 1: training looks at high noise more often")
     num_inference_steps: int = Field(12, ge=1, description="default number of sampling steps")
 
 

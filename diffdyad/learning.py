@@ -12,7 +12,8 @@ def parameter_groups(network: nn.Module, training: TrainingConfig) -> list[dict]
     """Groups for an optimizer: `rate` scales the learning rate; vectors are not decayed."""
     groups: dict[tuple[float, float], list] = {}
     for name, parameter in network.named_parameters():
-        rate = training.context_rate if "context" in name else training.other_rate
+        reads_context = "context" in name or name.startswith("forecast_in")  # the forecast is the context's
+        rate = training.context_rate if reads_context else training.other_rate
         decay = training.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     return [{"params": p, "weight_decay": decay, "rate": rate} for (rate, decay), p in groups.items()]
@@ -28,3 +29,8 @@ def schedule(training: TrainingConfig, step: int) -> float:
     if training.schedule == "linear":
         return 1 - 0.95 * progress
     return 0.05 + 0.95 * 0.5 * (1 + torch.cos(torch.tensor(progress * torch.pi)).item())
+
+
+def shifted(uniform: torch.Tensor, shift: float) -> torch.Tensor:
+    """Shares of the training timesteps, moved towards noise by a shift over 1. Source: Esser et al. 2024, 5.3.2."""
+    return shift * uniform / (1 + (shift - 1) * uniform)

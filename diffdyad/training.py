@@ -159,12 +159,13 @@ class _Run:
 
     # ------------------------------------------------------------------------------------------- steps
 
-    def loss_sums(self, batch: Batch, model=None) -> LossSums:
+    def loss_sums(self, batch: Batch, model=None, timestep_shift: float = 1.0) -> LossSums:
         """Forward pass (in mixed precision) and losses (in float32: they are of millimetres) of one micro-batch."""
         device = self.accelerator.device
         conditions = batch.conditions.to(device)
         target, prefix, noise = batch.target.to(device), batch.prefix.to(device), batch.noise.to(device)
-        timesteps = (batch.uniform.to(device) * self.config.noise.num_train_timesteps).long()
+        share = learning.shifted(batch.uniform.to(device), timestep_shift)
+        timesteps = (share * self.config.noise.num_train_timesteps).long()
         noisy = schedulers.add_noise(self.noise, target, noise, timesteps)
         given = target + batch.prefix_noise.to(device) * noise
         noisy = torch.where(prefix[..., None], given, noisy)
@@ -183,7 +184,7 @@ class _Run:
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
-                sums = self.loss_sums(batch)
+                sums = self.loss_sums(batch, timestep_shift=self.config.noise.timestep_shift)
                 # DDP averages gradients over processes; the counts are already those of all of them
                 loss = sums.total(self.weights, counts) * self.accelerator.num_processes
                 self.accelerator.backward(loss)

@@ -16,7 +16,7 @@ from diffdyad.config import TrainingConfig, load_config
 from diffdyad.data import features
 from diffdyad.data.batches import ExchangeWindows, keyed_generator
 from diffdyad.errors import UserError
-from diffdyad.learning import schedule
+from diffdyad.learning import schedule, shifted
 from diffdyad.lock import only_one
 from diffdyad.motion import load_motion
 from diffdyad.pipeline import DyadPipeline
@@ -182,6 +182,16 @@ def test_schedules(kind, last):
     assert factors[0] == pytest.approx(0.1) and factors[9:11] == pytest.approx([1.0, 1.0])
     assert factors[110] == pytest.approx(last)
     assert all(a >= b - 1e-6 for a, b in pairwise(factors[10:]))
+
+
+def test_shifted_timesteps():
+    uniform = torch.linspace(0, 0.999, 1000)
+    assert torch.equal(shifted(uniform, 1.0), uniform)
+    more = shifted(uniform, 4.0)
+    assert bool((more >= uniform).all()) and more[0] == 0 and float(more.max()) < 1
+    torch.testing.assert_close(shifted(more, 1 / 4.0), uniform)
+    # signal over noise of flow matching, (1 - t) / t, falls to a quarter
+    torch.testing.assert_close((1 - more[1:]) / more[1:], (1 - uniform[1:]) / uniform[1:] / 4, rtol=1e-3, atol=1e-6)
 
 
 # --------------------------------------------------------------------------------------- what stops it

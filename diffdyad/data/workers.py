@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
+import os
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from multiprocessing.connection import wait
+from threading import Thread
 
-import torch
+
+def start_worker() -> None:
+    """In a worker process: one thread of torch's, since the workers share the cores; one that dies says where, and none
+    outlives the process that it works for, even where that was killed."""
+    import torch
+
+    faulthandler.enable()
+    torch.set_num_threads(1)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def spawned(count: int) -> ProcessPoolExecutor:
+    """Worker processes; spawned, not forked: a fork of a process with torch's threads may hang."""
+    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=start_worker)
 
 
 def pool_of(count: int) -> Executor:
-    """Worker processes of one thread each, since they share the cores among themselves; one alone is a thread here."""
+    """Worker processes, or a thread of this one where one is enough."""
     if count < 2:
+        import torch
+
         return ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
-    # spawned, not forked: a fork of a process with torch's threads may hang
-    return ProcessPoolExecutor(
-        count, multiprocessing.get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    )
+    return spawned(count)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from multiprocessing import get_context
 import numpy as np
 import torch
 
+from diffdyad.data.workers import start_worker
 from diffdyad.errors import UserError
 from diffdyad.evaluation.clips import PHASES, Clip
 from diffdyad.evaluation.controls import CONTROLS, Control, Corpus
@@ -172,7 +173,7 @@ _work: ClipWork | None = None  # of a worker process
 
 def _start_worker(pickled: bytes) -> None:
     global _work
-    torch.set_num_threads(1)
+    start_worker()
     _work = pickle.loads(pickled)
 
 

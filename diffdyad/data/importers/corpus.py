@@ -7,12 +7,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from diffdyad.data.importers.recording import Importer, ImportOptions, Item
 from diffdyad.data.importers.report import ImportReport, card, collect, write_text
 from diffdyad.data.importers.splits import assign
 from diffdyad.data.recordings.steps import STEPS
+from diffdyad.data.workers import spawned
 from diffdyad.errors import UserError
 from diffdyad.flame import FLAME_BASES
 from diffdyad.staging import DISK_FULL
@@ -229,8 +229,7 @@ def _run(
     try:
         with tqdm(total=total, desc=f"importing {name}", unit="recording", disable=not progress) as bar:
             if workers > 1:
-                # spawned, not forked: a fork of a process with torch's threads may hang
-                executor = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker)
+                executor = spawned(workers)
                 for done in as_completed([executor.submit(_do, job, *arguments) for job in todo]):
                     bar.update(done.result())
             else:
@@ -244,15 +243,6 @@ def _run(
     finally:
         if executor is not None:
             executor.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    import faulthandler
-
-    import torch
-
-    faulthandler.enable()  # a worker that dies says where
-    torch.set_num_threads(1)  # the workers share the cores among themselves
 
 
 def _do(job: _Job, name: str, source: str, options: ImportOptions, out_dir: str) -> int:

@@ -8,10 +8,9 @@ import os
 import shutil
 from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from diffdyad.data.rehearsal import flite, ranges
 from diffdyad.data.rehearsal.acoustics import augment
 from diffdyad.data.rehearsal.session import FPS, SESSIONS_PER_PAIR, SessionKey, rehearse_session
 from diffdyad.data.rehearsal.visemes import log_energy
+from diffdyad.data.workers import spawned
 from diffdyad.errors import UserError
 
 GENERATOR_VERSION = 4
@@ -100,15 +100,6 @@ def _session_rows(key: SessionKey, settings: RehearsalSettings) -> list[dict[str
     return [to_row(exchange) for exchange in exchanges]
 
 
-def _start_worker() -> None:
-    import faulthandler
-
-    import torch
-
-    faulthandler.enable()  # a worker that dies says where
-    torch.set_num_threads(1)  # the workers share the cores among themselves
-
-
 def _in_order(
     executor: Executor | None, keys: list[SessionKey], settings: RehearsalSettings, ahead: int
 ) -> Iterator[list[dict[str, Any]]]:
@@ -158,8 +149,7 @@ def rehearse(
     workers = min(workers or os.cpu_count() or 1, len(keys))
     executor = None
     if workers > 1:
-        # spawned, not forked: a fork of a process with torch's threads may hang
-        executor = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker)
+        executor = spawned(workers)
     try:
         _write(todo, _in_order(executor, keys, settings, 2 * workers + 2), len(keys), progress)
     except BrokenProcessPool:
