@@ -25,7 +25,7 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 class Browser:
-    """One page at a time, without a network. `asked`: addresses that the page wanted from one; `complaints`: of scripts.
+    """One page at a time, without a network. asked: addresses that the page wanted from one; complaints: of scripts.
 
     The protocol: https://chromedevtools.github.io/devtools-protocol/
     """
@@ -121,7 +121,8 @@ class Browser:
             ready, _, _ = select.select([self._read], [], [], seconds)
             part = os.read(self._read, 1 << 20) if ready else b""
             if not part:
-                raise TimeoutError(f"Chromium does not answer; it {'runs' if self._process.poll() is None else 'ended'}")
+                state = "runs" if self._process.poll() is None else "ended"
+                raise TimeoutError(f"Chromium does not answer; it {state}: see chromium.log")
             self._rest += part
         line, _, self._rest = self._rest.partition(b"\0")
         message = json.loads(line)

@@ -3,23 +3,26 @@
 import json
 import re
 from dataclasses import replace
+from shutil import copytree
 
 import numpy as np
 import pytest
 import torch
+from conftest import build_tiny_pipeline
 
 from diffdyad import cli
 from diffdyad.context import TurnFeatures
 from diffdyad.data.exchange import Exchange, Person, to_row, write_shard
-from diffdyad.errors import UserError
 from diffdyad.evaluation.clips import bilabials_of
 from diffdyad.evaluation.effect import dose, protocol, where
+from diffdyad.evaluation.effect.answers import Answers, Ask
 from diffdyad.evaluation.effect.bleed import without_bleed
-from diffdyad.evaluation.effect.conditions import NEAR, NULL, TRUE, mixed, scrambled
+from diffdyad.evaluation.effect.conditions import NEAR, NULL, mixed, scrambled
 from diffdyad.evaluation.effect.dose import largest_usable
 from diffdyad.evaluation.effect.planted import DOWN, UP, amplitude, permuted, with_reaction
 from diffdyad.evaluation.effect.reading import cut_at_onset
 from diffdyad.evaluation.effect.where import half_life_s
+from diffdyad.knob import describe_knob, read_knob
 from diffdyad.motion import ARKIT_EXPRESSIONS, MotionLayout
 from diffdyad.text import TimedWord
 
@@ -101,12 +104,34 @@ def quick(monkeypatch):
     monkeypatch.setattr(where, "SPLIT_SAMPLES", 2)
 
 
-def test_the_protocol_reaches_a_verdict_and_goes_on_where_it_stopped(dataset, tiny_model, tmp_path, capsys, quick):
-    out = tmp_path / "report"
-    argv = ["context", str(dataset), "--model", str(tiny_model), "--out", str(out), "--budget", "0.35", "--no-video",
-            "--workers", "1", "--device", "cpu", "--answer-s", "1.6"]  # fmt: skip
+def test_the_protocol_reaches_a_verdict_and_goes_on_where_it_stopped(
+    dataset, tiny_model, tmp_path, capsys, quick, monkeypatch
+):
+    out, model, placebo = tmp_path / "report", tmp_path / "model", tmp_path / "placebo"
+    copytree(tiny_model, model)
+    build_tiny_pipeline(seed=1).save_pretrained(placebo)
+    argv = ["context", str(dataset), "--model", str(model), "--out", str(out), "--budget", "0.35", "--no-video",
+            "--workers", "1", "--device", "cpu", "--answer-s", "1.6", "--placebo", str(placebo), "--store"]  # fmt: skip
+    with monkeypatch.context() as stopped:
+        generate, calls = Answers._generate, []
+
+        def stop(self, ask):
+            calls.append(ask)
+            if len(calls) > 5:
+                raise KeyboardInterrupt
+            return generate(self, ask)
+
+        stopped.setattr(Answers, "_generate", stop)
+        assert cli.main(argv) == 130 and "interrupted" in capsys.readouterr().err
+    kept = {path: path.stat().st_mtime_ns for path in (out / "cache").rglob("*.safetensors")}
+    assert len([path for path in kept if path.parent.name == "answers"]) == 5
+    assert not (out / "report.json").exists() and not (model / "knob.json").exists()
     assert cli.main(argv) == 0
+    assert all(path.stat().st_mtime_ns == made for path, made in kept.items())
     first = json.loads((out / "report.json").read_text())
+    assert set(first["evidence"]["placebo"]) >= {"trained on permuted contexts"}
+    assert json.loads((model / "knob.json").read_text()) == json.loads((out / "knob.json").read_text())
+    assert any("largest usable" in line for line in describe_knob(read_knob(model), [1.0]))
     assert first["verdict"]["word"] in ("meaningful", "not meaningful", "cannot tell")
     assert first["facts"]["units"] == PAIRS and first["facts"]["answered"] == 11
     # twelve real pairs are too few for a critic: said, not failed
@@ -125,6 +150,47 @@ def test_the_protocol_reaches_a_verdict_and_goes_on_where_it_stopped(dataset, ti
     assert made == {path: path.stat().st_mtime_ns for path in (out / "cache").rglob("*.safetensors")}
     again = json.loads((out / "report.json").read_text())
     assert {**again, "seconds": 0} == {**first, "seconds": 0}
+
+
+def test_power_needs_no_model_of_ones_own(dataset, tiny_model, capsys):
+    argv = ["context", str(dataset), "--model", str(tiny_model), "--power", "--workers", "1", "--answer-s", "1.6"]
+    assert cli.main([*argv, "--smallest-effect", "0.05"]) == 0
+    text = capsys.readouterr().out
+    rows = [line.split() for line in text.splitlines()[3:]]
+    assert f"{PAIRS} independent pairs" in text and [row[0] for row in rows] == ["0.003", "0.01", "0.03", "0.05", "0.1"]
+    assert "smallest of interest" in text.splitlines()[6]
+    sizes, needed = ([float(row[k]) for row in rows] for k in (1, 4))
+    assert sizes == sorted(sizes) and needed == sorted(needed, reverse=True)
+    assert cli.main([*argv, "--limit-pairs", "4"]) == 0
+    assert "4 independent pairs; the protocol wants at least 10" in capsys.readouterr().out
+
+
+def test_processes_leave_nothing_out_when_one_is_ahead(tmp_path):
+    class Numbers(Answers):
+        def __init__(self):
+            self.folder = tmp_path
+
+        def _path(self, ask):
+            return self.folder / f"{ask.index}.safetensors"
+
+        def _generate(self, ask):
+            return torch.tensor([ask.index])
+
+    asks = [Ask(index) for index in range(10)]
+    # the second begins when the first has written some
+    Numbers().make(asks, (0, 2), lambda done, total: Numbers().make(asks, (1, 2)) if done == 2 else None)
+    assert all(Numbers()._path(ask).exists() for ask in asks)
+
+
+def test_the_nearest_neighbour_is_a_model_like_others(dataset, tmp_path, capsys):
+    argv = ["evaluate", str(dataset), "--model", "nearest", "--out", str(tmp_path / "r"), "--limit", "8", "--workers",
+            "1"]  # fmt: skip
+    assert cli.main(argv) == 0
+    report = json.loads((tmp_path / "r" / "metrics.json").read_text())
+    row = report["tables"]["all"]["model"]
+    assert row["face_vertex_error_mean_mm"]["value"] > 0 and row["expression_variance_ratio"]["value"] > 0
+    assert cli.main([*argv, "--num-samples", "13"]) == 2
+    assert "the 12 training answers" in capsys.readouterr().err
 
 
 def test_few_people_are_refused(dataset, tiny_model, tmp_path, capsys):
