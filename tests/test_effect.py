@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from shutil import copytree
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from diffdyad import cli
 from diffdyad.context import TurnFeatures
 from diffdyad.data.exchange import Exchange, Person, to_row, write_shard
 from diffdyad.evaluation.clips import bilabials_of
-from diffdyad.evaluation.effect import dose, protocol, where
+from diffdyad.evaluation.effect import critic, dose, protocol, retrieval, where
 from diffdyad.evaluation.effect.answers import Answers, Ask
 from diffdyad.evaluation.effect.bleed import without_bleed
 from diffdyad.evaluation.effect.conditions import NEAR, NULL, mixed, scrambled
@@ -270,6 +271,24 @@ def test_permuted_turns_end_where_the_own_ones_did():
     for own, made in zip(given, permuted(given, np.random.default_rng(1))):
         made.check()
         assert made.previous_end_s == own.previous_end_s and made.responder is own.responder
+
+
+def test_the_near_swap_is_in_the_gallery_of_a_long_session():
+    items = [SimpleNamespace(session="s", previous_speaker="a") for _ in range(60)]
+    items += [SimpleNamespace(session="t", previous_speaker="b") for _ in range(5)]
+    donors = np.append((np.arange(60) + 45) % 60, [61, 60, 60, 60, -1])
+    rows = retrieval.galleries(items, donors, np.random.default_rng(0))
+    assert rows.shape == (65, 32) and (rows[:, 0] == np.arange(65)).all()
+    assert all(donor in row for donor, row in zip(donors, rows) if donor >= 0)
+    assert all(len(set(row)) == 32 for row in rows.tolist())
+
+
+def test_a_critic_of_faces_that_never_move_guesses():
+    rng = torch.Generator().manual_seed(0)
+    turns = [{"prosody": torch.randn(6, generator=rng)} for _ in range(250)]
+    judge = critic.fit_critic(turns, torch.ones(250, 10))
+    scores = judge.scores(turns[:40], torch.ones(3, 10))
+    assert np.isfinite(scores).all() and np.ptp(scores) == 0
 
 
 def test_half_life():

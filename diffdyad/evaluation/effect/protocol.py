@@ -289,7 +289,7 @@ def _retrieval(network, answers, setting, settings, crew, rng) -> tuple[Retrieva
     )
     turns = [critic.turn_vector(encoder, item.turn, item.features.previous_end_s) for item in items]
     truths = [critic.answer_of(item.features, stats, network.answer) for item in items]
-    rows = retrieval.galleries(items, np.random.default_rng([settings.seed, 3]))
+    rows = retrieval.galleries(items, setting.swaps.near, np.random.default_rng([settings.seed, 3]))
 
     def of(motions: torch.Tensor, places: np.ndarray) -> np.ndarray:
         """(M, ..., Q) motions of exchanges at `places` -> (M, ..., S) scores with their galleries."""
