@@ -2,14 +2,17 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from shutil import copytree
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from browser import Browser, needs_chromium
 from conftest import build_tiny_pipeline
+from test_effect_pages import all_right
 
 from diffdyad import cli
 from diffdyad.context import TurnFeatures
@@ -18,11 +21,12 @@ from diffdyad.evaluation.clips import bilabials_of
 from diffdyad.evaluation.effect import critic, dose, protocol, retrieval, where
 from diffdyad.evaluation.effect.answers import Answers, Ask
 from diffdyad.evaluation.effect.bleed import without_bleed
-from diffdyad.evaluation.effect.conditions import NEAR, NULL, mixed, scrambled
+from diffdyad.evaluation.effect.conditions import NEAR, NULL, TRUE, mixed, scrambled
 from diffdyad.evaluation.effect.dose import largest_usable
 from diffdyad.evaluation.effect.planted import DOWN, UP, amplitude, permuted, with_reaction
 from diffdyad.evaluation.effect.reading import cut_at_onset
 from diffdyad.evaluation.effect.where import half_life_s
+from diffdyad.judging import context
 from diffdyad.knob import describe_knob, read_knob
 from diffdyad.motion import ARKIT_EXPRESSIONS, MotionLayout
 from diffdyad.text import TimedWord
@@ -97,23 +101,37 @@ def test_wrong_flags_are_one_line(argv, expected, capsys, tmp_path, monkeypatch)
     assert expected in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Fewer samples and scales than a real run has."""
-    monkeypatch.setattr(protocol, "NUM_SAMPLES", 2)
-    monkeypatch.setattr(dose, "SCALES", (0.0, 1.0, 3.0))
-    monkeypatch.setattr(where, "SPLIT_SAMPLES", 2)
+@pytest.fixture(scope="module")
+def quick():
+    """Fewer samples, scales and pixels than a real run has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protocol, "NUM_SAMPLES", 2)
+        patch.setattr(dose, "SCALES", (0.0, 1.0, 3.0))
+        patch.setattr(where, "SPLIT_SAMPLES", 2)
+        patch.setattr(context, "NUM_CLIPS", 2)
+        patch.setattr(context, "_SIZE", 64)
+        yield
 
 
-def test_the_protocol_reaches_a_verdict_and_goes_on_where_it_stopped(
-    dataset, tiny_model, tmp_path, capsys, quick, monkeypatch
-):
-    out, model, placebo = tmp_path / "report", tmp_path / "model", tmp_path / "placebo"
+@dataclass(frozen=True)
+class Run:
+    """One run of the protocol that was stopped, and went on. kept: files and when they were made, before that."""
+
+    argv: list[str]
+    out: Path
+    model: Path
+    kept: dict[Path, int]
+
+
+@pytest.fixture(scope="module")
+def run(dataset, tiny_model, tmp_path_factory, quick) -> Run:
+    folder = tmp_path_factory.mktemp("protocol")
+    out, model, placebo = folder / "report", folder / "model", folder / "placebo"
     copytree(tiny_model, model)
     build_tiny_pipeline(seed=1).save_pretrained(placebo)
-    argv = ["context", str(dataset), "--model", str(model), "--out", str(out), "--budget", "0.35", "--no-video",
-            "--workers", "1", "--device", "cpu", "--answer-s", "1.6", "--placebo", str(placebo), "--store"]  # fmt: skip
-    with monkeypatch.context() as stopped:
+    argv = ["context", str(dataset), "--model", str(model), "--out", str(out), "--budget", "0.35", "--workers", "1",
+            "--device", "cpu", "--answer-s", "1.6", "--placebo", str(placebo), "--store"]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
         generate, calls = Answers._generate, []
 
         def stop(self, ask):
@@ -122,35 +140,74 @@ def test_the_protocol_reaches_a_verdict_and_goes_on_where_it_stopped(
                 raise KeyboardInterrupt
             return generate(self, ask)
 
-        stopped.setattr(Answers, "_generate", stop)
-        assert cli.main(argv) == 130 and "interrupted" in capsys.readouterr().err
-    kept = {path: path.stat().st_mtime_ns for path in (out / "cache").rglob("*.safetensors")}
+        patch.setattr(Answers, "_generate", stop)
+        assert cli.main(argv) == 130
+    kept = made(out)
     assert len([path for path in kept if path.parent.name == "answers"]) == 5
     assert not (out / "report.json").exists() and not (model / "knob.json").exists()
     assert cli.main(argv) == 0
-    assert all(path.stat().st_mtime_ns == made for path, made in kept.items())
-    first = json.loads((out / "report.json").read_text())
-    assert set(first["evidence"]["placebo"]) >= {"trained on permuted contexts"}
-    assert json.loads((model / "knob.json").read_text()) == json.loads((out / "knob.json").read_text())
-    assert any("largest usable" in line for line in describe_knob(read_knob(model), [1.0]))
+    return Run(argv, out, model, kept)
+
+
+def made(out: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in (out / "cache").rglob("*.safetensors")}
+
+
+def test_the_protocol_reaches_a_verdict(run):
+    first = json.loads((run.out / "report.json").read_text())
     assert first["verdict"]["word"] in ("meaningful", "not meaningful", "cannot tell")
     assert first["facts"]["units"] == PAIRS and first["facts"]["answered"] == 11
     # twelve real pairs are too few for a critic: said, not failed
     assert not first["evidence"]["retrieval"]["testable"] and "200" in first["evidence"]["retrieval"]["why_not"]
     assert set(first["evidence"]["gap"]["contrasts"]) == {NEAR, NULL}
+    assert "trained on permuted contexts" in first["evidence"]["placebo"]
     assert [row["scale"] for row in first["doses"]] == [0, 1, 3]
     assert first["doses"][0]["change_mm"]["face"] == 0 < first["doses"][1]["change_mm"]["face"]
     assert abs(sum(first["split"]["shares"].values()) - 1) < 1e-6  # float32 points
-    page = (out / "report.html").read_text()
+    page = (run.out / "report.html").read_text()
     assert first["verdict"]["word"] in page and page.count("data:image/png") >= 6
+    assert page.count("data:video/mp4") == 2
     assert "NaN" not in re.sub("base64,[A-Za-z0-9+/=]*", "", page)  # in a picture's bytes it is no word
     assert not any(link in page for link in ("http://", "https://", "src='/"))
-    made = {path: path.stat().st_mtime_ns for path in (out / "cache").rglob("*.safetensors")}
-    capsys.readouterr()
-    assert cli.main(argv) == 0
-    assert made == {path: path.stat().st_mtime_ns for path in (out / "cache").rglob("*.safetensors")}
-    again = json.loads((out / "report.json").read_text())
-    assert {**again, "seconds": 0} == {**first, "seconds": 0}
+
+
+def test_what_was_found_is_stored_beside_the_model(run):
+    assert json.loads((run.model / "knob.json").read_text()) == json.loads((run.out / "knob.json").read_text())
+    assert any("largest usable" in line for line in describe_knob(read_knob(run.model), [1.0]))
+
+
+@needs_chromium
+def test_the_report_in_a_browser(run, tmp_path):
+    loaded = ("Promise.all([...document.querySelectorAll('video')].map(video => video.readyState || "
+              "new Promise((yes, no) => { video.onloadedmetadata = yes; video.onerror = no }))).then(() => true)")
+    with Browser(tmp_path) as browser:
+        for width, phone in ((1280, False), (390, True)):
+            browser.open(run.out / "report.html", width, 844, phone)
+            assert browser.run("document.documentElement.scrollWidth") <= width  # wide tables scroll by themselves
+            pictures = browser.run("[...document.images].map(image => image.naturalWidth)")
+            assert len(pictures) >= 6 and all(pictures)
+            browser.run(loaded)
+            assert all(browser.run("[...document.querySelectorAll('video')].map(v => v.videoWidth)"))
+        assert browser.picture(tmp_path / "report.png").stat().st_size > 50_000
+        assert not browser.asked and not browser.complaints
+
+
+def test_the_same_command_again_makes_nothing_twice_and_reads_what_people_answered(run, quick, tmp_path, capsys):
+    before, first = made(run.out), json.loads((run.out / "report.json").read_text())
+    assert all(before[path] == when for path, when in run.kept.items())
+    (tmp_path / "mine.json").write_text(json.dumps(all_right(run.out / "blind")))
+    assert cli.main([*run.argv, "--no-video", "--answers", str(tmp_path / "mine.json")]) == 0
+    assert made(run.out) == before
+    again = json.loads((run.out / "report.json").read_text())
+    assert again["blind"][f"fits best: {TRUE}"]["share"] == 1 and first["blind"] is None
+    assert {**again, "seconds": 0, "blind": None} == {**first, "seconds": 0}
+    assert "What people said, blind" in (run.out / "report.html").read_text()
+
+
+def test_answers_that_are_not_there_are_missed_before_the_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["context", "nowhere", "--out", "x", "--answers", "ghost.json"]) == 2
+    assert "ghost.json, found no such file" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_power_needs_no_model_of_ones_own(dataset, tiny_model, capsys):

@@ -4,13 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, Browser
+from browser import Browser, needs_chromium
 
 from diffdyad.errors import UserError
 from diffdyad.evaluation.effect.blind import Trial, read_answers, write_page
 from diffdyad.evaluation.effect.conditions import NEAR, NULL, TRUE
-
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (chromium, google-chrome)")
 
 
 def trials(count: int = 6) -> list[Trial]:
@@ -18,7 +16,7 @@ def trials(count: int = 6) -> list[Trial]:
             for k in range(count)]  # fmt: skip
 
 
-def saved(folder, **changes) -> dict:
+def all_right(folder, **changes) -> dict:
     """What somebody who knows all would save."""
     key = json.loads((folder / "key.json").read_text())
     answers = [{"preferred": row["videos"].index(TRUE), "turn": row["turns"].index(TRUE)} for row in key]
@@ -33,14 +31,14 @@ def test_blind_answers_are_read_back(tmp_path):
     page = (tmp_path / "index.html").read_text()
     assert "__" not in page and not any(name in page for name in (TRUE + '"', "swap", NULL + '":'))
     assert len({tuple(row["videos"]) for row in key}) > 1
-    (tmp_path / "answers.json").write_text(json.dumps(saved(tmp_path)))
+    (tmp_path / "answers.json").write_text(json.dumps(all_right(tmp_path)))
     found = read_answers(tmp_path)
     assert found[f"fits best: {TRUE}"]["share"] == 1 and found[f"fits best: {NULL}"]["share"] == 0
     assert all(row["share"] == 1 for name, row in found.items() if name.startswith("took"))
     # a second person, who says nothing of the first two
-    answers = saved(tmp_path)["answers"]
+    answers = all_right(tmp_path)["answers"]
     answers[:2] = [{"preferred": None, "turn": None}] * 2
-    (tmp_path / "answers (1).json").write_text(json.dumps(saved(tmp_path, answers=answers)))
+    (tmp_path / "answers (1).json").write_text(json.dumps(all_right(tmp_path, answers=answers)))
     assert read_answers(tmp_path)[f"fits best: {TRUE}"]["count"] == 10
     assert read_answers(tmp_path, [tmp_path / "answers (1).json"])[f"fits best: {TRUE}"]["count"] == 4
 
@@ -57,7 +55,7 @@ def test_blind_answers_are_read_back(tmp_path):
 )
 def test_answers_that_are_not_the_pages_are_refused(change, match, tmp_path):
     write_page(tmp_path, trials(), np.random.default_rng(0))
-    (tmp_path / "answers.json").write_text(change(saved(tmp_path)))
+    (tmp_path / "answers.json").write_text(change(all_right(tmp_path)))
     with pytest.raises(UserError, match=match) as error:
         read_answers(tmp_path)
     assert "\n" not in str(error.value)

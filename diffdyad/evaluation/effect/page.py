@@ -89,8 +89,10 @@ def to_html(
             f"</head><body>{''.join(parts)}</body></html>\n")  # fmt: skip
 
 
-def _image(png: bytes, alt: str) -> str:
-    return f"<img alt='{html.escape(alt, quote=True)}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
+def _image(png: bytes, alt: str, is_wide: bool = False) -> str:
+    """is_wide: rather scrolled than shrunk until nothing can be read."""
+    image = f"<img alt='{html.escape(alt, quote=True)}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
+    return f"<div class='scroll wide'>{image}</div>" if is_wide else image
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -147,7 +149,8 @@ def _dose(findings: Findings, evidence) -> str:
         f"<h2>Dose: the largest usable scale is {findings.largest_scale:g}</h2>"
         "<p class=note>Descriptive: guidance moves answers apart by construction. A scale may be used where its change "
         "has the direction of scale 1, the lips hold, and motion is not jerkier than without context.</p>"
-        + _image(pictures.dose_curve(findings.doses, findings.largest_scale, evidence.lips.margin), "dose curve")
+        + _image(pictures.dose_curve(findings.doses, findings.largest_scale, evidence.lips.margin), "dose curve",
+                 is_wide=True)
         + _table(["scale", *(f"{r}, mm" for r in regions), "from another turn, mm", "head, deg", "cosine",
                   "energy score", "lips, mm", "lips hold", "jerk, ratio", "usable"], rows)
     )  # fmt: skip
