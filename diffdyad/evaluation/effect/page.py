@@ -234,7 +234,8 @@ def _videos(videos: Sequence[tuple[str, bytes]]) -> str:
         return ""
     shown = "".join(
         f"<figure><video controls playsinline preload=auto src='data:video/mp4;base64,"
-        f"{base64.b64encode(data).decode()}'></video><figcaption class=note>{html.escape(caption)}</figcaption></figure>"
+        f"{base64.b64encode(data).decode()}'></video>"
+        f"<figcaption class=note>{html.escape(caption)}</figcaption></figure>"
         for caption, data in videos
     )
     return (f"<h2>Where the context changes most</h2>{shown}<p class=note><a href='blind/index.html'>The blind page</a>"
