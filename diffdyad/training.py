@@ -165,7 +165,8 @@ class _Run:
         conditions = batch.conditions.to(device)
         target, prefix, noise = batch.target.to(device), batch.prefix.to(device), batch.noise.to(device)
         share = learning.shifted(batch.uniform.to(device), timestep_shift)
-        timesteps = (share * self.config.noise.num_train_timesteps).long()
+        count = self.config.noise.num_train_timesteps
+        timesteps = (share * count).long().clamp_max(count - 1)  # a share may round to 1
         noisy = schedulers.add_noise(self.noise, target, noise, timesteps)
         given = target + batch.prefix_noise.to(device) * noise
         noisy = torch.where(prefix[..., None], given, noisy)

@@ -2,25 +2,32 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shutil import copytree
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from browser import Browser, needs_chromium
+from conftest import build_tiny_pipeline
+from test_effect_pages import all_right
 
 from diffdyad import cli
 from diffdyad.context import TurnFeatures
 from diffdyad.data.exchange import Exchange, Person, to_row, write_shard
-from diffdyad.errors import UserError
 from diffdyad.evaluation.clips import bilabials_of
-from diffdyad.evaluation.effect import dose, protocol, where
+from diffdyad.evaluation.effect import critic, dose, protocol, retrieval, where
+from diffdyad.evaluation.effect.answers import Answers, Ask
 from diffdyad.evaluation.effect.bleed import without_bleed
-from diffdyad.evaluation.effect.blind import Trial, read_answers, write_page
 from diffdyad.evaluation.effect.conditions import NEAR, NULL, TRUE, mixed, scrambled
 from diffdyad.evaluation.effect.dose import largest_usable
 from diffdyad.evaluation.effect.planted import DOWN, UP, amplitude, permuted, with_reaction
 from diffdyad.evaluation.effect.reading import cut_at_onset
 from diffdyad.evaluation.effect.where import half_life_s
+from diffdyad.judging import context
+from diffdyad.knob import describe_knob, read_knob
 from diffdyad.motion import ARKIT_EXPRESSIONS, MotionLayout
 from diffdyad.text import TimedWord
 
@@ -94,38 +101,154 @@ def test_wrong_flags_are_one_line(argv, expected, capsys, tmp_path, monkeypatch)
     assert expected in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Fewer samples and scales than a real run has."""
-    monkeypatch.setattr(protocol, "NUM_SAMPLES", 2)
-    monkeypatch.setattr(dose, "SCALES", (0.0, 1.0, 3.0))
-    monkeypatch.setattr(where, "SPLIT_SAMPLES", 2)
+@pytest.fixture(scope="module")
+def quick():
+    """Fewer samples, scales and pixels than a real run has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protocol, "NUM_SAMPLES", 2)
+        patch.setattr(dose, "SCALES", (0.0, 1.0, 3.0))
+        patch.setattr(where, "SPLIT_SAMPLES", 2)
+        patch.setattr(context, "NUM_CLIPS", 2)
+        patch.setattr(context, "_SIZE", 64)
+        yield
 
 
-def test_the_protocol_reaches_a_verdict_and_goes_on_where_it_stopped(dataset, tiny_model, tmp_path, capsys, quick):
-    out = tmp_path / "report"
-    argv = ["context", str(dataset), "--model", str(tiny_model), "--out", str(out), "--budget", "0.35", "--no-video",
-            "--workers", "1", "--device", "cpu", "--answer-s", "1.6"]  # fmt: skip
+@dataclass(frozen=True)
+class Run:
+    """One run of the protocol that was stopped, and went on. kept: files and when they were made, before that."""
+
+    argv: list[str]
+    out: Path
+    model: Path
+    kept: dict[Path, int]
+
+
+@pytest.fixture(scope="module")
+def run(dataset, tiny_model, tmp_path_factory, quick) -> Run:
+    folder = tmp_path_factory.mktemp("protocol")
+    out, model, placebo = folder / "report", folder / "model", folder / "placebo"
+    copytree(tiny_model, model)
+    build_tiny_pipeline(seed=1).save_pretrained(placebo)
+    argv = ["context", str(dataset), "--model", str(model), "--out", str(out), "--budget", "0.35", "--workers", "1",
+            "--device", "cpu", "--answer-s", "1.6", "--placebo", str(placebo), "--store"]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        generate, calls = Answers._generate, []
+
+        def stop(self, ask):
+            calls.append(ask)
+            if len(calls) > 5:
+                raise KeyboardInterrupt
+            return generate(self, ask)
+
+        patch.setattr(Answers, "_generate", stop)
+        assert cli.main(argv) == 130
+    kept = made(out)
+    assert len([path for path in kept if path.parent.name == "answers"]) == 5
+    assert not (out / "report.json").exists() and not (model / "knob.json").exists()
     assert cli.main(argv) == 0
-    first = json.loads((out / "report.json").read_text())
+    return Run(argv, out, model, kept)
+
+
+def made(out: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in (out / "cache").rglob("*.safetensors")}
+
+
+def test_the_protocol_reaches_a_verdict(run):
+    first = json.loads((run.out / "report.json").read_text())
     assert first["verdict"]["word"] in ("meaningful", "not meaningful", "cannot tell")
     assert first["facts"]["units"] == PAIRS and first["facts"]["answered"] == 11
     # twelve real pairs are too few for a critic: said, not failed
     assert not first["evidence"]["retrieval"]["testable"] and "200" in first["evidence"]["retrieval"]["why_not"]
     assert set(first["evidence"]["gap"]["contrasts"]) == {NEAR, NULL}
+    assert "trained on permuted contexts" in first["evidence"]["placebo"]
     assert [row["scale"] for row in first["doses"]] == [0, 1, 3]
     assert first["doses"][0]["change_mm"]["face"] == 0 < first["doses"][1]["change_mm"]["face"]
     assert abs(sum(first["split"]["shares"].values()) - 1) < 1e-6  # float32 points
-    page = (out / "report.html").read_text()
+    page = (run.out / "report.html").read_text()
     assert first["verdict"]["word"] in page and page.count("data:image/png") >= 6
+    assert page.count("data:video/mp4") == 2
     assert "NaN" not in re.sub("base64,[A-Za-z0-9+/=]*", "", page)  # in a picture's bytes it is no word
     assert not any(link in page for link in ("http://", "https://", "src='/"))
-    made = {path: path.stat().st_mtime_ns for path in (out / "cache").rglob("*.safetensors")}
-    capsys.readouterr()
+
+
+def test_what_was_found_is_stored_beside_the_model(run):
+    assert json.loads((run.model / "knob.json").read_text()) == json.loads((run.out / "knob.json").read_text())
+    assert any("largest usable" in line for line in describe_knob(read_knob(run.model), [1.0]))
+
+
+@needs_chromium
+def test_the_report_in_a_browser(run, tmp_path):
+    loaded = ("Promise.all([...document.querySelectorAll('video')].map(video => video.readyState || "
+              "new Promise((yes, no) => { video.onloadedmetadata = yes; video.onerror = no }))).then(() => true)")
+    with Browser(tmp_path) as browser:
+        for width, phone in ((1280, False), (390, True)):
+            browser.open(run.out / "report.html", width, 844, phone)
+            assert browser.run("document.documentElement.scrollWidth") <= width  # wide tables scroll by themselves
+            pictures = browser.run("[...document.images].map(image => image.naturalWidth)")
+            assert len(pictures) >= 6 and all(pictures)
+            browser.run(loaded)
+            assert all(browser.run("[...document.querySelectorAll('video')].map(v => v.videoWidth)"))
+        assert browser.picture(tmp_path / "report.png").stat().st_size > 50_000
+        assert not browser.asked and not browser.complaints
+
+
+def test_the_same_command_again_makes_nothing_twice_and_reads_what_people_answered(run, quick, tmp_path, capsys):
+    before, first = made(run.out), json.loads((run.out / "report.json").read_text())
+    assert all(before[path] == when for path, when in run.kept.items())
+    (tmp_path / "mine.json").write_text(json.dumps(all_right(run.out / "blind")))
+    assert cli.main([*run.argv, "--no-video", "--answers", str(tmp_path / "mine.json")]) == 0
+    assert made(run.out) == before
+    again = json.loads((run.out / "report.json").read_text())
+    assert again["blind"][f"fits best: {TRUE}"]["share"] == 1 and first["blind"] is None
+    assert {**again, "seconds": 0, "blind": None} == {**first, "seconds": 0}
+    assert "What people said, blind" in (run.out / "report.html").read_text()
+
+
+def test_answers_that_are_not_there_are_missed_before_the_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["context", "nowhere", "--out", "x", "--answers", "ghost.json"]) == 2
+    assert "ghost.json, found no such file" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_power_needs_no_model_of_ones_own(dataset, tiny_model, capsys):
+    argv = ["context", str(dataset), "--model", str(tiny_model), "--power", "--workers", "1", "--answer-s", "1.6"]
+    assert cli.main([*argv, "--smallest-effect", "0.05"]) == 0
+    text = capsys.readouterr().out
+    rows = [line.split() for line in text.splitlines()[3:]]
+    assert f"{PAIRS} independent pairs" in text and [row[0] for row in rows] == ["0.003", "0.01", "0.03", "0.05", "0.1"]
+    assert "smallest of interest" in text.splitlines()[6]
+    sizes, needed = ([float(row[k]) for row in rows] for k in (1, 4))
+    assert sizes == sorted(sizes) and needed == sorted(needed, reverse=True)
+    assert cli.main([*argv, "--limit-pairs", "4"]) == 0
+    assert "4 independent pairs; the protocol wants at least 10" in capsys.readouterr().out
+
+
+def test_processes_leave_nothing_out_when_one_is_ahead(tmp_path):
+    class Numbers(Answers):
+        def __init__(self):
+            self.folder = tmp_path
+
+        def _path(self, ask):
+            return self.folder / f"{ask.index}.safetensors"
+
+        def _generate(self, ask):
+            return torch.tensor([ask.index])
+
+    asks = [Ask(index) for index in range(10)]
+    # the second begins when the first has written some
+    Numbers().make(asks, (0, 2), lambda done, total: Numbers().make(asks, (1, 2)) if done == 2 else None)
+    assert all(Numbers()._path(ask).exists() for ask in asks)
+
+
+def test_the_nearest_neighbour_is_a_model_like_others(dataset, tmp_path, capsys):
+    argv = ["evaluate", str(dataset), "--model", "nearest", "--out", str(tmp_path / "r"), "--limit", "8", "--workers",
+            "1"]  # fmt: skip
     assert cli.main(argv) == 0
-    assert made == {path: path.stat().st_mtime_ns for path in (out / "cache").rglob("*.safetensors")}
-    again = json.loads((out / "report.json").read_text())
-    assert {**again, "seconds": 0} == {**first, "seconds": 0}
+    report = json.loads((tmp_path / "r" / "metrics.json").read_text())
+    row = report["tables"]["all"]["model"]
+    assert row["face_vertex_error_mean_mm"]["value"] > 0 and row["expression_variance_ratio"]["value"] > 0
+    assert cli.main([*argv, "--num-samples", "13"]) == 2
+    assert "the 12 training answers" in capsys.readouterr().err
 
 
 def test_few_people_are_refused(dataset, tiny_model, tmp_path, capsys):
@@ -207,6 +330,24 @@ def test_permuted_turns_end_where_the_own_ones_did():
         assert made.previous_end_s == own.previous_end_s and made.responder is own.responder
 
 
+def test_the_near_swap_is_in_the_gallery_of_a_long_session():
+    items = [SimpleNamespace(session="s", previous_speaker="a") for _ in range(60)]
+    items += [SimpleNamespace(session="t", previous_speaker="b") for _ in range(5)]
+    donors = np.append((np.arange(60) + 45) % 60, [61, 60, 60, 60, -1])
+    rows = retrieval.galleries(items, donors, np.random.default_rng(0))
+    assert rows.shape == (65, 32) and (rows[:, 0] == np.arange(65)).all()
+    assert all(donor in row for donor, row in zip(donors, rows) if donor >= 0)
+    assert all(len(set(row)) == 32 for row in rows.tolist())
+
+
+def test_a_critic_of_faces_that_never_move_guesses():
+    rng = torch.Generator().manual_seed(0)
+    turns = [{"prosody": torch.randn(6, generator=rng)} for _ in range(250)]
+    judge = critic.fit_critic(turns, torch.ones(250, 10))
+    scores = judge.scores(turns[:40], torch.ones(3, 10))
+    assert np.isfinite(scores).all() and np.ptp(scores) == 0
+
+
 def test_half_life():
     times = np.arange(100) / 25
     assert half_life_s(times, np.exp(-times)) == pytest.approx(np.log(2), abs=0.04)
@@ -224,22 +365,3 @@ def test_the_largest_usable_scale_is_before_the_first_that_is_not():
 def test_bilabials_follow_from_spelling():
     words = [TimedWord("bump", 0.0, 0.4), TimedWord("apple", 1.0, 1.5), TimedWord("photo", 2.0, 2.5)]
     assert bilabials_of(words) == pytest.approx([0.05, 0.25, 0.35, 1.15])
-
-
-def test_blind_answers_are_read_back(tmp_path):
-    trials = [Trial(f"x{k}", {name: name.encode() for name in (TRUE, NULL, NEAR)}, {TRUE: b"t", NEAR: b"n"})
-              for k in range(6)]  # fmt: skip
-    write_page(tmp_path, trials, np.random.default_rng(0))
-    assert read_answers(tmp_path) is None
-    key = json.loads((tmp_path / "key.json").read_text())
-    page = (tmp_path / "index.html").read_text()
-    assert "__" not in page and not any(name in page for name in (TRUE + '"', "swap", NULL + '":'))
-    assert len({tuple(row["videos"]) for row in key}) > 1
-    answers = [{"preferred": row["videos"].index(TRUE), "turn": row["turns"].index(TRUE)} for row in key]
-    (tmp_path / "answers.json").write_text(json.dumps(answers))
-    found = read_answers(tmp_path)
-    assert found[f"fits best: {TRUE}"]["share"] == 1 and found[f"fits best: {NULL}"]["share"] == 0
-    assert all(row["share"] == 1 for name, row in found.items() if name.startswith("took"))
-    (tmp_path / "answers.json").write_text("[1, 2]")
-    with pytest.raises(UserError, match="answers of the page"):
-        read_answers(tmp_path)

@@ -75,7 +75,7 @@ def test_arkit_files(tmp_path):
     named = read_motion_file(tmp_path / "b.npz").motion
     assert np.allclose(named.select("expression"), motion.select("expression"), atol=1e-6)
     assert not named.valid[:, named.layout.groups.index("global_orient")].any()
-    with pytest.raises(UserError, match="a frame rate for .*a.npy, which says none; give --pred-fps"):
+    with pytest.raises(UserError, match="a frame rate for .*a.npy, which says none; give --file-fps"):
         read_motion_file(tmp_path / "a.npy")
     np.savez(tmp_path / "c.npz", blendshapes=columns[:, :51], names=names[:51], fps=25.0)
     with pytest.raises(UserError, match="52 blend shapes in .*c.npz, found none of"):

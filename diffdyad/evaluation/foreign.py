@@ -106,7 +106,7 @@ def _detect(arrays: Mapping[str, np.ndarray], path: Path) -> str:
     found = ", ".join(f"{key or 'an array'} {array.shape}" for key, array in list(arrays.items())[:6]) or "nothing"
     raise UserError(f"expected motion in a known layout in {path} (exp and pose; motioncode; blendshapes; or an array "
                     f"with {', '.join(map(str, sorted(_WIDTHS)))} columns), found {found}; name it with "
-                    "--pred-layout or --truth-layout")  # fmt: skip
+                    "--layout or --truth-layout")  # fmt: skip
 
 
 def _matrix(arrays: Mapping[str, np.ndarray], keys: tuple[str, ...], widths: tuple[int, ...], path: Path) -> np.ndarray:
@@ -129,7 +129,7 @@ def _flame(basis: str, fps: float, **groups: np.ndarray) -> Motion:
 def _fps(arrays: Mapping[str, np.ndarray], options: ReadOptions, path: Path, default: float | None) -> float:
     stored = np.asarray(arrays.get("fps", options.fps or default or 0.0))
     if stored.size != 1 or stored.dtype.kind not in "fiu" or not np.isfinite(stored).all() or stored.item() <= 0:
-        raise UserError(f"expected a frame rate for {path}, which says none; give --pred-fps or --truth-fps")
+        raise UserError(f"expected a frame rate for {path}, which says none; give --file-fps")
     return float(stored.item())
 
 

@@ -12,6 +12,7 @@ import time
 import wave
 from collections.abc import Callable
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -36,6 +37,7 @@ from diffdyad.evaluation.effect.protocol import (
     ProtocolSettings,
     Setting,
     conclude,
+    first_pairs,
     measure,
     prepare,
 )
@@ -49,13 +51,16 @@ from diffdyad.render import Renderer, render_frames
 from diffdyad.sample import load_pipeline
 
 NUM_CLIPS = 6
+_PATIENCE = timedelta(days=1)
+"""That processes wait for each other: one reads the dataset for all, and they need not be equally fast."""
+
 _SIZE = 288  # pixels of a panel
 _LABELS = {TRUE: "true turn", NEAR: "another turn", NULL: "no turn"}
 
 
 def run(arguments: argparse.Namespace, progress: bool) -> None:
     """Runs the protocol, or goes on with it, and writes the report."""
-    state = PartialState(cpu=arguments.device == "cpu")
+    state = PartialState(cpu=arguments.device == "cpu", timeout=_PATIENCE)
     device = str(state.device) if arguments.device == "auto" else arguments.device
     out, cache = Path(arguments.out), Path(arguments.out) / "cache"
     cache.mkdir(parents=True, exist_ok=True)
@@ -65,12 +70,15 @@ def run(arguments: argparse.Namespace, progress: bool) -> None:
     with _timed(clock, "reading"):
         pipeline = load_pipeline(arguments.model, device)
         placebo = None if arguments.placebo is None else load_pipeline(arguments.placebo, device)
+        head = _head(arguments.head, pipeline)
+        if arguments.store and head is None:
+            raise UserError(f"expected --head FILE in the model's basis {pipeline.layout.basis} for --store, found "
+                            "none: without one no millimetres are known")  # fmt: skip
         setting = prepare(pipeline, settings, crew)
     with _timed(clock, "measuring"):
         network, answers = measure(pipeline, setting, settings, crew, placebo)
     if not state.is_main_process:
         return
-    head = _head(arguments.head, pipeline)
     with _timed(clock, "concluding"):
         findings = conclude(network, answers, setting, settings, crew, head, placebo)
     findings.facts |= {"dataset": str(arguments.dataset), "model": arguments.model, "commit": pipeline.commit,
@@ -95,11 +103,15 @@ def power(arguments: argparse.Namespace, progress: bool) -> None:
     with TemporaryDirectory() as folder:
         bar = _bars(None, progress)("reading")
         items = read_items(arguments.dataset, arguments.split, Path(folder), reading, workers, progress=bar)
-        items = usable(items, pipeline.fps)
+        items = first_pairs(usable(items, pipeline.fps), arguments.limit_pairs)
     frames = round(arguments.answer_s * pipeline.fps)
     effects = sorted({*power_before.EFFECTS, arguments.smallest_effect})
     rows = power_before.power_table(items, pipeline.statistics, frames, np.random.default_rng(arguments.seed), effects)
     units = len({item.unit for item in items})
+    if units < 2:
+        raise UserError(f"expected at least 2 independent pairs of people in the split {arguments.split} of "
+                        f"{arguments.dataset}, found {units} ({len(items)} exchanges): how much pairs differ cannot be "
+                        "told from one")  # fmt: skip
     print(f"{arguments.dataset}, {arguments.split}: {len(items)} exchanges, {units} independent pairs"
           + ("" if units >= FEWEST_UNITS else f"; the protocol wants at least {FEWEST_UNITS}"))
     print("An ideal model's loss gap against another turn, one-sided test at 5 %:")
@@ -128,7 +140,7 @@ def _head(name: str | None, pipeline: DyadPipeline) -> HeadModel | None:
 
 def _write(out: Path, findings: Findings, arguments, head, videos, judged, clock) -> None:
     if arguments.store:
-        (Path(arguments.model) / KNOB).write_text(json.dumps(page.knob(findings), indent=1) + "\n", encoding="utf-8")
+        _replace(Path(arguments.model) / KNOB, json.dumps(page.knob(findings), indent=1) + "\n")
     title = f"{Path(arguments.model).name} on {Path(arguments.dataset).resolve().name}"
     document = {
         "format": page.FORMAT, **page.to_json(findings), "knob": page.knob(findings), "blind": judged,
@@ -140,12 +152,17 @@ def _write(out: Path, findings: Findings, arguments, head, videos, judged, clock
         "report.html": page.to_html(findings, title, head, videos, judged, clock),
     }
     for name, text in texts.items():
-        partial = out / f".{name}.partial"
-        try:
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, out / name)
-        finally:
-            partial.unlink(missing_ok=True)
+        _replace(out / name, text)
+
+
+def _replace(path: Path, text: str) -> None:
+    """The whole file, or what was there."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 # --------------------------------------------------------------------------------------------- videos

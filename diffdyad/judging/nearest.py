@@ -11,6 +11,8 @@ from torch import Tensor
 from diffdyad.audio import SpeechEncoder
 from diffdyad.data.exchange import Exchange, ExchangeShards
 from diffdyad.data.sides import motion_of, responder_waveform
+from diffdyad.errors import UserError
+from diffdyad.evaluation.answering import answerable
 from diffdyad.evaluation.clips import Clip, from_exchange
 from diffdyad.evaluation.trim import cut, fit_length
 from diffdyad.motion import Motion
@@ -36,6 +38,9 @@ class NearestNeighbour:
                 continue
             keys.append(self._key(exchange))
             self._motions.append(cut(motion, len(motion), onset))
+        if not keys:
+            raise UserError(f"expected exchanges of the split {split} in {dataset} whose answers' motion is known, for "
+                            f"--model {NAME} to copy, found none among {len(shards)}")  # fmt: skip
         self._keys = torch.stack(keys)
         self._scale = self._keys.std(0).clamp_min(1e-3)
 
@@ -50,8 +55,13 @@ class NearestNeighbour:
         steps = round(_LOOKED_AT_S / _STEP_S)
         return F.adaptive_avg_pool2d(features[None], (steps, _BANDS)).flatten()
 
-    def answer(self, exchange: Exchange, num_samples: int) -> tuple[Clip, list[Motion]]:
-        """The clip from the onset on, and the motions of the nearest training answers."""
+    def answer(self, exchange: Exchange, num_samples: int) -> tuple[Clip | None, list[Motion]]:
+        """The clip from the onset on, and the motions of the nearest training answers; None where there is no clip."""
+        if not answerable(exchange, exchange.layout):
+            return None, []
+        if num_samples > len(self._motions):
+            raise UserError(f"expected --num-samples up to the {len(self._motions)} training answers that --model "
+                            f"{NAME} can copy, found {num_samples}")  # fmt: skip
         distance = ((self._keys - self._key(exchange)) / self._scale).square().sum(1)
         clip = from_exchange(exchange, listening=False)
         nearest = distance.topk(num_samples, largest=False).indices.tolist()

@@ -133,8 +133,8 @@ def _add_context(parser: argparse.ArgumentParser) -> None:
                      "(default: made)")
     run.add_argument("--store", action="store_true", help="leave what was found about the guidance scale beside the "
                      "model's weights, for `diffdyad sample` to say; MODEL must be a folder (default: off)")
-    run.add_argument("--answers", metavar="FILE", help="answers.json that the blind page saved, to be read into the "
-                     "report (default: DIR/blind/answers.json, where it exists)")
+    run.add_argument("--answers", metavar="FILE", nargs="+", help="what the blind page saved, one file per person, to "
+                     "be read into the report (default: DIR/blind/answers*.json, where there are any)")
     run.add_argument("--seed", metavar="N", type=whole, default=0, help="whole number of 0 or more (default: "
                      "%(default)d)")
     run.add_argument("--workers", metavar="N", type=whole, help="processes that read the dataset (default: one per "
@@ -148,6 +148,9 @@ def _context(arguments: argparse.Namespace) -> None:
         raise UserError("expected --out DIR for the report, found none; or --power, which writes none")
     if arguments.store and not Path(arguments.model).is_dir():
         raise UserError(f"expected --model to be a folder for --store, found {arguments.model!r}")
+    for name in arguments.answers or ():
+        if not Path(name).is_file():
+            raise UserError(f"expected the blind page's answers in {name}, found no such file")
     within("--smallest-effect", arguments.smallest_effect, 1e-4, 0.5)
     within("--lips-margin-mm", arguments.lips_margin_mm, 0.01, 10)
     within("--answer-s", arguments.answer_s, 1, 5)

@@ -45,8 +45,10 @@ class Answers:
     def make(
         self, asks: Sequence[Ask], share: tuple[int, int] = (0, 1), progress: Callable[[int, int], None] | None = None
     ) -> None:
-        """Generates what is missing; share: (k, n), only every n-th from the k-th on."""
-        missing = [ask for ask in dict.fromkeys(asks) if not self._path(ask).exists()][share[0] :: share[1]]
+        """Generates what is missing; share: (k, n), only every n-th of all from the k-th on."""
+        # of all: what is missing differs between processes while one of them is already writing
+        own = list(dict.fromkeys(asks))[share[0] :: share[1]]
+        missing = [ask for ask in own if not self._path(ask).exists()]
         for done, ask in enumerate(missing, start=1):
             files.save(self._path(ask), {"motion": self._generate(ask)}, {})
             if progress:

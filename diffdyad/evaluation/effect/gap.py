@@ -80,11 +80,12 @@ def measure(
     network: Network, conditions: Conditions, folder: Path, seed: int = 0,
     share: tuple[int, int] = (0, 1), progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Computes what is missing in `folder`; share: (k, n), only every n-th batch from the k-th on."""
+    """Computes what is missing in `folder`; share: (k, n), only every n-th exchange from the k-th on."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{key}.safetensors" for key in keys(network, conditions, seed)]
-    missing = [index for index, path in enumerate(paths) if not path.exists()]
-    batches = [missing[k : k + _BATCH] for k in range(0, len(missing), _BATCH)][share[0] :: share[1]]
+    # of all: what is missing differs between processes while one of them is already writing
+    missing = [index for index in range(share[0], len(paths), share[1]) if not paths[index].exists()]
+    batches = [missing[k : k + _BATCH] for k in range(0, len(missing), _BATCH)]
     done, total = 0, sum(map(len, batches))
     for batch in batches:
         for index, tensors in zip(batch, _batch(network, conditions, batch, seed)):

@@ -27,6 +27,7 @@ _CONTROL_FIGURES = (
     "frechet_expression_per_channel", "frechet_expression_movement_per_channel",
 )  # fmt: skip
 
+_ROUNDING = 1e-8
 _CSS = Path(__file__).with_name("report.css")
 _COLOURS = {"meaningful": "#2f855a", "not meaningful": "#9b2c2c", "cannot tell": "#b7791f"}
 
@@ -89,12 +90,16 @@ def to_html(
             f"</head><body>{''.join(parts)}</body></html>\n")  # fmt: skip
 
 
-def _image(png: bytes, alt: str) -> str:
-    return f"<img alt='{html.escape(alt, quote=True)}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
+def _image(png: bytes, alt: str, is_wide: bool = False) -> str:
+    """is_wide: rather scrolled than shrunk until nothing can be read."""
+    image = f"<img alt='{html.escape(alt, quote=True)}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
+    return f"<div class='scroll wide'>{image}</div>" if is_wide else image
 
 
 def _number(value: float | None, digits: int = 3) -> str:
-    return "&ndash;" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
+    if value is None or not math.isfinite(value):
+        return "&ndash;"
+    return "0" if abs(value) < _ROUNDING else f"{value:.{digits}g}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -147,7 +152,8 @@ def _dose(findings: Findings, evidence) -> str:
         f"<h2>Dose: the largest usable scale is {findings.largest_scale:g}</h2>"
         "<p class=note>Descriptive: guidance moves answers apart by construction. A scale may be used where its change "
         "has the direction of scale 1, the lips hold, and motion is not jerkier than without context.</p>"
-        + _image(pictures.dose_curve(findings.doses, findings.largest_scale, evidence.lips.margin), "dose curve")
+        + _image(pictures.dose_curve(findings.doses, findings.largest_scale, evidence.lips.margin), "dose curve",
+                 is_wide=True)
         + _table(["scale", *(f"{r}, mm" for r in regions), "from another turn, mm", "head, deg", "cosine",
                   "energy score", "lips, mm", "lips hold", "jerk, ratio", "usable"], rows)
     )  # fmt: skip
@@ -227,8 +233,10 @@ def _videos(videos: Sequence[tuple[str, bytes]]) -> str:
     if not videos:
         return ""
     shown = "".join(
-        f"<figure><video controls preload=metadata src='data:video/mp4;base64,{base64.b64encode(data).decode()}'>"
-        f"</video><figcaption class=note>{html.escape(caption)}</figcaption></figure>" for caption, data in videos
+        f"<figure><video controls playsinline preload=auto src='data:video/mp4;base64,"
+        f"{base64.b64encode(data).decode()}'></video>"
+        f"<figcaption class=note>{html.escape(caption)}</figcaption></figure>"
+        for caption, data in videos
     )
     return (f"<h2>Where the context changes most</h2>{shown}<p class=note><a href='blind/index.html'>The blind page</a>"
             " shows single answers in random order.</p>")  # fmt: skip
@@ -256,6 +264,14 @@ def _controls(report: Report | None) -> str:
 
 
 def _about(facts: dict, timings: Mapping[str, float]) -> str:
-    rows = [[html.escape(str(key)), html.escape(str(value))] for key, value in facts.items()]
+    rows = [[html.escape(key.replace("_", " ")), _fact(value)] for key, value in facts.items()]
     rows += [[f"{name}, seconds", f"{seconds:.0f}"] for name, seconds in timings.items()]
-    return "<h2>The run</h2>" + _table(["", ""], rows)
+    return "<h2>The run</h2><div class=facts>" + _table(["", ""], rows) + "</div>"
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{html.escape(str(name))} {_fact(part)}" for name, part in value.items())
+    if value is None or isinstance(value, float):
+        return _number(value, 4)
+    return html.escape(str(value))

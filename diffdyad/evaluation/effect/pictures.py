@@ -56,7 +56,9 @@ def dose_curve(doses: Sequence[Dose], largest: float, margin_mm: float) -> bytes
         axes[3].plot(scales, [dose.jerk - 1 for dose in doses], "s--", color=_BLUE, ms=3, label="jerk, share more")
         axes[3].axhline(MOST_JERK - 1, color=_BLUE, lw=0.8, ls=":")
         axes[3].set(title="lips and smoothness", ylabel="change from scale 0")
-        axes[3].legend(frameon=False, fontsize=8)
+        low, high = axes[3].get_ylim()
+        axes[3].set_ylim(low, high + 0.3 * (high - low))  # room for the legend
+        axes[3].legend(frameon=False, fontsize=8, loc="upper left")
         for axis in axes:
             axis.axvspan(0, largest, color=_GREEN, alpha=0.06, lw=0)
             axis.axvline(largest, color=_GREEN, lw=1, ls="--")
@@ -104,12 +106,14 @@ def heat_map(head: HeadModel, heat_mm: np.ndarray) -> bytes:
     corners = points[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     top = max(float(np.quantile(heat_mm, 0.995)), 1e-6)
+    middle = points.mean(0)
+    reach = np.linalg.norm(points[:, [0, 2]] - middle[[0, 2]], axis=1).max()
     colours = ScalarMappable(Normalize(0, top), "YlOrRd")
 
     def paint(axes) -> None:
         for axis, angle, title in zip(axes, (0.0, 0.7), ("front", "three quarters")):
             turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
-            seen, facing = points @ turn.T, normals @ turn.T
+            seen, facing = (points - middle * [1, 0, 1]) @ turn.T, normals @ turn.T
             depth = seen[faces, 2].mean(1)
             shown = np.flatnonzero(facing[:, 2] > 0)
             shown = shown[np.argsort(depth[shown])]  # what is nearer is drawn later
@@ -117,7 +121,7 @@ def heat_map(head: HeadModel, heat_mm: np.ndarray) -> bytes:
             paint = colours.to_rgba(heat_mm[faces[shown]].mean(1))
             paint[:, :3] *= (0.5 + 0.5 * light)[:, None]
             axis.add_collection(PolyCollection(seen[faces[shown], :2], facecolors=paint, edgecolors=paint, lw=0.2))
-            axis.autoscale_view()
+            axis.set(xlim=(-reach, reach), ylim=(points[:, 1].min(), points[:, 1].max()))  # both at one scale
             axis.set_aspect("equal")
             axis.set_axis_off()
             axis.set_title(title)

@@ -45,9 +45,10 @@ def power_table(
     residual, known = residuals(items, stats, num_frames)
     units = np.array([item.unit for item in items])
     num_units = len(np.unique(units))
-    rows = []
+    rows, seeds = [], generator.integers(2**63, size=_NUM_DRAWS).tolist()  # the same reactions at every size
     for effect in effects:
-        sizes = [_size(residual, known, units, effect, efficiency, stats, generator) for _ in range(_NUM_DRAWS)]
+        sizes = [_size(residual, known, units, effect, efficiency, stats, np.random.default_rng(seed))
+                 for seed in seeds]  # fmt: skip
         d_z = float(np.median(sizes))
         rows.append(PowerRow(effect, d_z, power_of(d_z, num_units), units_needed(d_z, POWER)))
     return rows

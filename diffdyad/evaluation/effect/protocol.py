@@ -132,12 +132,8 @@ def prepare(pipeline: DyadPipeline, settings: ProtocolSettings, crew: Crew) -> S
     if crew.share[0] == 0:
         _read(pipeline, settings, crew)
     crew.wait()
-    items = _read(pipeline, settings, crew)
+    items = first_pairs(_read(pipeline, settings, crew), settings.limit_pairs)
     units = sorted({item.unit for item in items})
-    if settings.limit_pairs is not None:
-        kept = set(units[: settings.limit_pairs])
-        items = [item for item in items if item.unit in kept]
-        units = sorted(kept)
     if len(units) < FEWEST_UNITS:
         raise UserError(
             f"expected at least {FEWEST_UNITS} independent pairs of people in the split {settings.split} of "
@@ -160,6 +156,12 @@ def _read(pipeline: DyadPipeline, settings: ProtocolSettings, crew: Crew) -> lis
         progress=crew.bar("reading"),
     )  # fmt: skip
     return usable(items, pipeline.fps)
+
+
+def first_pairs(items: list[Item], most: int | None) -> list[Item]:
+    """The exchanges of at most so many independent units."""
+    kept = sorted({item.unit for item in items})[:most]
+    return [item for item in items if item.unit in set(kept)]
 
 
 def choose(items: Sequence[Item], swaps: Swaps, count: int, fps: float) -> list[int]:
@@ -287,7 +289,7 @@ def _retrieval(network, answers, setting, settings, crew, rng) -> tuple[Retrieva
     )
     turns = [critic.turn_vector(encoder, item.turn, item.features.previous_end_s) for item in items]
     truths = [critic.answer_of(item.features, stats, network.answer) for item in items]
-    rows = retrieval.galleries(items, np.random.default_rng([settings.seed, 3]))
+    rows = retrieval.galleries(items, setting.swaps.near, np.random.default_rng([settings.seed, 3]))
 
     def of(motions: torch.Tensor, places: np.ndarray) -> np.ndarray:
         """(M, ..., Q) motions of exchanges at `places` -> (M, ..., S) scores with their galleries."""

@@ -21,16 +21,20 @@ class Ranks:
     first: Array
 
 
-def galleries(items: Sequence[Item], generator: np.random.Generator, size: int = GALLERY) -> np.ndarray:
+def galleries(
+    items: Sequence[Item], donors: np.ndarray, generator: np.random.Generator, size: int = GALLERY
+) -> np.ndarray:
     """For every exchange the turns to choose among: its own first, those near it, others at random: (N, size').
 
-    size' is smaller where there are fewer exchanges.
+    donors: (N,) index of the near swap, which is always among them, -1 where there is none. size' is smaller where
+    there are fewer exchanges.
     """
     size = min(size, len(items))
     sessions = np.array([f"{item.session}\n{item.previous_speaker}" for item in items])
     rows = []
     for index in range(len(items)):
-        near = np.flatnonzero((sessions == sessions[index]) & (np.arange(len(items)) != index))[: size - 1]
+        near = np.flatnonzero((sessions == sessions[index]) & (np.arange(len(items)) != index))
+        near = near[np.argsort(near != donors[index], kind="stable")][: size - 1]  # long sessions have more than fit
         others = np.setdiff1d(np.arange(len(items)), [index, *near])
         rows.append([index, *near, *generator.permutation(others)[: size - 1 - len(near)]])
     return np.array(rows)
