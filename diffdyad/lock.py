@@ -1,4 +1,4 @@
-"""One run to a folder: two of them would write each other's checkpoints."""
+"""One run to a folder: two of them would write each other's files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAME = ".running"
 
 
 @contextmanager
-def only_one(folder: str | os.PathLike) -> Iterator[None]:
+def only_one(folder: str | os.PathLike, what: str = "training") -> Iterator[None]:
     """Holds a folder for the time of a block. The system lets go of it whatever ends the process, SIGKILL too.
 
     Raises UserError where another process holds it. Where files cannot be locked (Windows, some network file systems)
@@ -29,7 +29,7 @@ def only_one(folder: str | os.PathLike) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"expected no other training in {folder}, found one that is running; wait for its end, or give another "
+                f"expected no other {what} in {folder}, found one that is running; wait for its end, or give another "
                 "output"
             ) from None
         except OSError:

@@ -18,18 +18,23 @@ from typing import Any
 
 import numpy as np
 
+from diffdyad.data import reactivity
 from diffdyad.data.exchange import SPLITS, shard_name, to_row, write_shard
+from diffdyad.data.files import sweep
+from diffdyad.data.filtering import Tally, settle
+from diffdyad.data.filters import Filters
 from diffdyad.data.importers import importer_of
 from diffdyad.data.importers.cutting import Session, cut, session_name
 from diffdyad.data.importers.recording import Importer, ImportOptions, Item
 from diffdyad.data.importers.report import ImportReport, card, collect, write_text
 from diffdyad.data.importers.splits import assign
 from diffdyad.data.recordings.steps import STEPS
+from diffdyad.data.scores import add_scores
 from diffdyad.errors import UserError
 from diffdyad.flame import FLAME_BASES
 from diffdyad.staging import DISK_FULL
 
-VERSION = 1
+VERSION = 2
 """Raise it when what every importer does changes: datasets of different versions are not continued as one."""
 
 MARKER, JOURNAL = "import.json", ".import"
@@ -98,16 +103,21 @@ def import_dataset(
         "recordings": len(items), "plan": _plan_hash(items, splits.of), **importer.settings(),
     }  # fmt: skip
     jobs = _jobs(importer, items, splits.of)
-    if _claim(out, settings, importer.rebuilds):
-        _unpack(out, jobs)
+    settle(out)
+    finished = _claim(out, settings, importer.rebuilds)
     mine = [job for job in jobs if job.number % shard.count == shard.index]
-    for job in mine:
-        if job.journal_path(out).exists() and _is_stale(json.loads(job.journal_path(out).read_text()), job, importer):
-            job.journal_path(out).unlink()
+    todo = [job for job in mine if not job.journal_path(out).exists() or _is_stale(job, out, importer)]
+    anew = bool(todo) or not finished
+    if anew:
+        write_text(out / MARKER, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        sweep(out / JOURNAL)
+        if all(job.journal_path(out).exists() for job in jobs):
+            _unpack(out, jobs)
+        for job in todo:
+            job.journal_path(out).unlink(missing_ok=True)
     for job in mine:
         for path in (job.rows_path(out), job.journal_path(out)):
             path.with_name(f".{path.name}.partial").unlink(missing_ok=True)
-    todo = [job for job in mine if not job.journal_path(out).exists()]
     _run(name, importer, options, out, todo, workers, progress)
     done = [job for job in jobs if job.journal_path(out).exists()]
     journals = [(job.split, json.loads(job.journal_path(out).read_text())) for job in done]
@@ -116,7 +126,7 @@ def import_dataset(
         notes.append(f"{len(jobs) - len(done)} of {len(jobs)} parts are not done yet: they are other machines' "
                      "(--shard), the last of which finishes the dataset")  # fmt: skip
     report = collect(out, importer, journals, notes, sum(len(job.items) for job in done))
-    if len(done) < len(jobs):
+    if len(done) < len(jobs) or not anew:
         return report
     if not sum(report.exchanges.values()):
         first = next(iter({**report.failed, **report.skipped}.items()))
@@ -124,6 +134,7 @@ def import_dataset(
             f"none of the {len(items)} recordings in {importer.source} gave an exchange; the first, {first[0]}: "
             f"{first[1]}"
         )
+    _predict(out, jobs, report)
     _pack(out, jobs)
     write_text(out / "README.md", card(importer, report, settings))
     write_text(out / MARKER, json.dumps({**settings, "finished": True}, indent=2, sort_keys=True) + "\n")
@@ -160,8 +171,9 @@ def _sizes(job: _Job, importer: Importer) -> dict[str, int]:
     return {name: path.stat().st_size if path.is_file() else -1 for name, path in paths.items()}
 
 
-def _is_stale(journal: dict[str, Any], job: _Job, importer: Importer) -> bool:
+def _is_stale(job: _Job, out: Path, importer: Importer) -> bool:
     """Whether a job is to be done again: something of it failed, or its files have changed since."""
+    journal = json.loads(job.journal_path(out).read_text())
     return bool(journal["failed"]) or journal["sizes"] != _sizes(job, importer)
 
 
@@ -260,7 +272,7 @@ def _do(job: _Job, name: str, source: str, options: ImportOptions, out_dir: str)
     importer, out = importer_of(name)(Path(source), options), Path(out_dir)
     importer.steps_folder = out / STEPS
     config_hash = _config_hash(name, importer, options)
-    sessions, failed = [], {}
+    sessions, failed, tally = [], {}, Tally(Filters())
 
     def rows() -> Iterator[dict[str, Any]]:
         for item in job.items:
@@ -269,6 +281,7 @@ def _do(job: _Job, name: str, source: str, options: ImportOptions, out_dir: str)
                 session = cut(recording, item, importer, job.split, config_hash)
                 for exchange in session.exchanges:
                     exchange.check()  # none of a recording is written where one of its exchanges is wrong
+                    add_scores(exchange)
                 _keep_foreign(out, session, recording.sides)
             except (UserError, ValueError) as error:
                 failed[item.item_id] = " ".join(str(error).split())
@@ -279,14 +292,15 @@ def _do(job: _Job, name: str, source: str, options: ImportOptions, out_dir: str)
                 failed[item.item_id] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
                 continue
             sessions.append(_line(item, importer, session, job.split))
-            yield from map(to_row, session.exchanges)
+            yield from (tally.judged(to_row(exchange)) for exchange in session.exchanges)
 
     job.rows_path(out).unlink(missing_ok=True)
     made = rows()
     first = next(made, None)
     count = write_shard(job.rows_path(out), chain([first], made)) if first is not None else 0
     importer.close()
-    journal = {"rows": count, "sessions": sessions, "failed": failed, "sizes": _sizes(job, importer)}
+    journal = {"rows": count, "sessions": sessions, "failed": failed, "sizes": _sizes(job, importer),
+               "kept": tally.kept, "rejected": dict(tally.reasons)}  # fmt: skip
     write_text(job.journal_path(out), json.dumps(journal, sort_keys=True))
     return len(job.items)
 
@@ -355,6 +369,16 @@ def _names(out: Path, jobs: list[_Job]) -> Iterator[tuple[_Job, Path]]:
         filled = [j for j in jobs if j.split == split and json.loads(j.journal_path(out).read_text())["rows"]]
         for index, job in enumerate(filled):
             yield job, out / shard_name(split, index, len(filled))
+
+
+def _predict(out: Path, jobs: list[_Job], report: ImportReport) -> None:
+    """The score that needs all exchanges at once."""
+    paths = [job.rows_path(out) for job in jobs if job.rows_path(out).exists()]
+    with suppress(FileNotFoundError):  # another machine has done it, and puts them in their places
+        found = reactivity.score_files(paths)
+        if found.count:
+            report.notes.append(f"reactivity of {found.count} exchanges predicted from the turns before; correlation "
+                                f"with how far faces moved {found.correlation:.2f}")  # fmt: skip
 
 
 def _pack(out: Path, jobs: list[_Job]) -> None:
