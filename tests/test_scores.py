@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from dataset_fixtures import Talk
+import yaml
+from dataset_fixtures import Talk, pcm_wav
 from small_exchanges import small_exchange, write_dataset
 
 from diffdyad.cli import main
@@ -16,7 +18,9 @@ from diffdyad.data import filtering, reactivity
 from diffdyad.data.columns import replace_columns
 from diffdyad.data.exchange import ExchangeShards, group_widths, to_row, write_shard
 from diffdyad.data.filters import Filters, reject_reasons
+from diffdyad.data.importers import corpus
 from diffdyad.data.person import Person
+from diffdyad.data.recordings.build import build_dataset
 from diffdyad.data.scores import add_scores
 from diffdyad.data.sync import lip_sync
 
@@ -172,6 +176,91 @@ def test_a_dataset_is_scored_and_its_own_answer_changes_nothing(tmp_path):
     write_shard(path, [row_of(seed, swap_answer=seed == 7) for seed in range(70)])
     other = reactivity.score_files([path]).scores
     assert other[7] == found.scores[7] and not np.array_equal(other, found.scores)
+
+
+# --------------------------------------------------------------------------------------------------------------- build
+
+
+@pytest.fixture(scope="module")
+def few():
+    """Four pairs of people are enough to learn from."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reactivity, "LEAST_COMPONENTS", 4)
+        patch.setattr(reactivity, "LEAST_EXCHANGES", 8)
+        yield
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory, few):
+    """(manifest of four tracked talks, the dataset that it gives): one of them has its sound 80 ms early."""
+    folder, sessions = tmp_path_factory.mktemp("talks"), []
+    for number in range(4):
+        talk, files, tracks = Talk(40 + number), [], []
+        for side in (0, 1):
+            files.append(f"{number}-{side}.wav")
+            late = round(0.08 * 16000) if number == 1 else 0
+            pcm_wav(folder / files[-1], np.pad(talk.waveform(side)[late:], (0, late)), 16000)
+            tracks.append(f"{number}-{side}.npz")
+            np.savez(folder / tracks[-1], exp=talk.smooth(side, FPS, 50, 0.5), pose=talk.pose(side, FPS),
+                     shape=np.zeros(100, np.float32))  # fmt: skip
+        sessions.append({"id": f"talk{number}", "files": files, "motion": tracks, "motion_fps": FPS})
+    content = {"backends": {"activity": "energy", "motion": "deca"}, "sessions": sessions}
+    (folder / "manifest.yaml").write_text(yaml.safe_dump(content))
+    report = build_dataset(folder / "manifest.yaml", folder / "out", workers=1)
+    assert report.kept == 12 and any("reactivity of 12 exchanges" in line for line in report.lines())
+    return folder / "manifest.yaml", folder / "out"
+
+
+def shards_of(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
+
+
+def test_recordings_are_scored(recorded):
+    exchanges = [e for split in ("train", "validation", "test") for e in ExchangeShards(recorded[1], split, False)]
+    assert len(exchanges) == 12 and all(np.isfinite(e.reactivity) for e in exchanges)
+    assert min(e.active_speaker_score for e in exchanges) > 0.5
+    for number, lag in enumerate((0.0, 80.0, 0.0, 0.0)):
+        lags = [e.sync_lag_ms for e in exchanges if f"talk{number}" in e.session_id]
+        assert np.median(lags) == pytest.approx(lag, abs=40)
+    assert '"max_residual_db": -6.0' in (recorded[1] / "README.md").read_text()
+
+
+@pytest.mark.parametrize("moment", ["scoring", "packing"])
+def test_killed_while_scores_are_written_it_ends_with_the_same_bytes(recorded, few, tmp_path, monkeypatch, moment):
+    manifest, whole = recorded
+    real, count = corpus.os.replace, 0
+
+    def replaced(source, target):
+        nonlocal count
+        scoring = str(target).endswith(".parquet") and str(source).endswith(f"{os.getpid()}.partial")
+        packing = "-of-" in str(target)
+        count += scoring if moment == "scoring" else packing
+        if count == 2:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr("os.replace", replaced)
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(manifest, tmp_path / "out", workers=1)
+    monkeypatch.setattr("os.replace", real)
+    assert shards_of(tmp_path / "out") != shards_of(whole)
+    build_dataset(manifest, tmp_path / "out", workers=1)
+    assert shards_of(tmp_path / "out") == shards_of(whole)
+
+
+def test_a_build_without_anything_to_do_leaves_filters_alone(recorded, few, tmp_path):
+    manifest, whole = recorded
+    folder = shutil.copytree(whole.parent, tmp_path / "talks")
+    out = folder / "out"
+    assert filtering.filter_dataset(out, Filters.of(["min_active_speaker_score=0.99"])).kept == 0
+    before = contents(out)
+    build_dataset(folder / "manifest.yaml", out, workers=1)
+    assert contents(out) == before
+    os.utime(folder / "0-0.npz")
+    with (folder / "0-0.wav").open("ab") as file:
+        file.write(b"\0\0")  # changed: its part is done again, and all are judged as the manifest's build does
+    build_dataset(folder / "manifest.yaml", out, workers=1)
+    assert all(e.keep for split in ("train", "test") for e in ExchangeShards(out, split, False))
 
 
 # ------------------------------------------------------------------------------------------------------------- filters

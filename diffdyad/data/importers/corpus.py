@@ -109,7 +109,8 @@ def import_dataset(
     todo = [job for job in mine if not job.journal_path(out).exists() or _is_stale(job, out, importer)]
     anew = bool(todo) or not finished
     if anew:
-        write_text(out / MARKER, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        if finished:
+            write_text(out / MARKER, json.dumps(settings, indent=2, sort_keys=True) + "\n")
         sweep(out / JOURNAL)
         if all(job.journal_path(out).exists() for job in jobs):
             _unpack(out, jobs)
