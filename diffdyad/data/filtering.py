@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from diffdyad.staging import cleared, staged
 
 CARD, SESSIONS = "README.md", "sessions.jsonl"
 
+_JUDGED = ("keep", "reject_reasons")
 _STAGED, _PARTIAL = ".filter", ".filter.partial"
 _BEGIN, _END = "<!-- filters -->", "<!-- /filters -->"
 
@@ -107,23 +109,36 @@ def _write(
 
     tally = Tally(filters)
     for path in tqdm(paths, desc="filtering", unit="shard", disable=not progress):
-        try:
-            before = list(read_rows(path, ["exchange_id", "keep", "reject_reasons", *COLUMNS]))
-        except Exception as error:  # whatever arrow makes of damaged bytes
-            raise UserError(f"the shard {path} is damaged ({' '.join(str(error).split())[:200]}); nothing was "
-                            "changed") from None  # fmt: skip
-        missing = [name for name in ("keep", "reject_reasons") if before and name not in before[0]]
-        if missing:
-            raise UserError(f"expected the columns keep and reject_reasons in {path}, found no {missing[0]}")
-        after = [tally.judged(dict(row)) for row in before]
-        changed = [name for name in ("keep", "reject_reasons") if [r[name] for r in before] != [r[name] for r in after]]
-        if changed or not only_changed:
-            columns = {name: [row[name] for row in after] for name in ("keep", "reject_reasons")}
-            replace_columns(path, target / path.name, columns)
+        _judge(path, target / path.name, tally, only_changed)
     card = folder / CARD
     text = card.read_text(encoding="utf-8") if card.is_file() else f"# {folder.resolve().name}\n"
     (target / CARD).write_text(_with_section(text, tally.section()), encoding="utf-8")
     return tally
+
+
+def judge_files(paths: Sequence[Path], filters: Filters) -> Tally:
+    """Judges all exchanges of these shards where they lie; a shard that says the same already is left alone."""
+    tally = Tally(filters)
+    for path in paths:
+        _judge(path, path, tally, True)
+    return tally
+
+
+def _judge(path: Path, target: Path, tally: Tally, only_changed: bool) -> None:
+    try:
+        before = list(read_rows(path, ["exchange_id", *_JUDGED, *COLUMNS]))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever arrow makes of damaged bytes
+        raise UserError(f"the shard {path} is damaged ({' '.join(str(error).split())[:200]}); nothing was "
+                        "changed") from None  # fmt: skip
+    missing = [name for name in _JUDGED if before and name not in before[0]]
+    if missing:
+        raise UserError(f"expected the columns {' and '.join(_JUDGED)} in {path}, found no {missing[0]}")
+    after = [tally.judged(dict(row)) for row in before]
+    columns = {name: [row[name] for row in after] for name in _JUDGED}
+    if not only_changed or any(columns[name] != [row[name] for row in before] for name in _JUDGED):
+        replace_columns(path, target, columns)
 
 
 def _with_section(card: str, section: str) -> str:

@@ -58,6 +58,11 @@ class Prediction:
     def count(self) -> int:
         return int(np.isfinite(self.scores).sum())
 
+    def lines(self) -> list[str]:
+        """For a report; none where nothing was predicted."""
+        what = f"reactivity of {self.count} exchanges predicted from the turns before; correlation with how far"
+        return [f"{what} faces moved {self.correlation:.2f}"] if self.count else []
+
 
 def example_of(row: dict[str, Any]) -> Example:
     """Of a row with the columns that this needs."""

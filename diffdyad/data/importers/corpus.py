@@ -21,7 +21,7 @@ import numpy as np
 from diffdyad.data import reactivity
 from diffdyad.data.exchange import SPLITS, shard_name, to_row, write_shard
 from diffdyad.data.files import sweep
-from diffdyad.data.filtering import Tally, settle
+from diffdyad.data.filtering import CARD, Tally, judge_files, settle
 from diffdyad.data.filters import Filters
 from diffdyad.data.importers import importer_of
 from diffdyad.data.importers.cutting import Session, cut, session_name
@@ -32,6 +32,7 @@ from diffdyad.data.recordings.steps import STEPS
 from diffdyad.data.scores import add_scores
 from diffdyad.errors import UserError
 from diffdyad.flame import FLAME_BASES
+from diffdyad.lock import only_one
 from diffdyad.staging import DISK_FULL
 
 VERSION = 2
@@ -104,21 +105,21 @@ def import_dataset(
     }  # fmt: skip
     jobs = _jobs(importer, items, splits.of)
     settle(out)
-    finished = _claim(out, settings, importer.rebuilds)
+    _claim(out, settings, importer.rebuilds)
     mine = [job for job in jobs if job.number % shard.count == shard.index]
-    todo = [job for job in mine if not job.journal_path(out).exists() or _is_stale(job, out, importer)]
-    anew = bool(todo) or not finished
-    if anew:
-        if finished:
-            write_text(out / MARKER, json.dumps(settings, indent=2, sort_keys=True) + "\n")
-        sweep(out / JOURNAL)
-        if all(job.journal_path(out).exists() for job in jobs):
+    with only_one(out / JOURNAL, wait=True):  # another machine may be about to finish
+        todo = [job for job in mine if not job.journal_path(out).exists() or _is_stale(job, out, importer)]
+        finished = _is_finished(out)
+        anew = bool(todo) or not finished
+        if finished and anew:
+            write_text(out / MARKER, _as_marker(settings))
+        if anew and all(job.journal_path(out).exists() for job in jobs):
             _unpack(out, jobs)
         for job in todo:
             job.journal_path(out).unlink(missing_ok=True)
-    for job in mine:
-        for path in (job.rows_path(out), job.journal_path(out)):
-            path.with_name(f".{path.name}.partial").unlink(missing_ok=True)
+        sweep(out / JOURNAL)
+    for path in (path for job in mine for path in (job.rows_path(out), job.journal_path(out))):
+        path.with_name(f".{path.name}.partial").unlink(missing_ok=True)
     _run(name, importer, options, out, todo, workers, progress)
     done = [job for job in jobs if job.journal_path(out).exists()]
     journals = [(job.split, json.loads(job.journal_path(out).read_text())) for job in done]
@@ -135,11 +136,21 @@ def import_dataset(
             f"none of the {len(items)} recordings in {importer.source} gave an exchange; the first, {first[0]}: "
             f"{first[1]}"
         )
-    _predict(out, jobs, report)
-    _pack(out, jobs)
-    write_text(out / "README.md", card(importer, report, settings))
-    write_text(out / MARKER, json.dumps({**settings, "finished": True}, indent=2, sort_keys=True) + "\n")
+    with only_one(out / JOURNAL, wait=True):
+        if not _is_finished(out):
+            _score(out, jobs, report)
+            _pack(out, jobs)
+            write_text(out / CARD, card(importer, report, settings))
+            write_text(out / MARKER, _as_marker({**settings, "finished": True}))
     return report
+
+
+def _as_marker(settings: dict[str, Any]) -> str:
+    return json.dumps(settings, indent=2, sort_keys=True) + "\n"
+
+
+def _is_finished(out: Path) -> bool:
+    return bool(json.loads((out / MARKER).read_text()).get("finished"))
 
 
 def _check(importer: Importer, options: ImportOptions) -> None:
@@ -192,38 +203,36 @@ def _jobs(importer: Importer, items: list[Item], splits: dict[str, str]) -> list
     return jobs
 
 
-def _claim(out: Path, settings: dict[str, Any], rebuilds: bool) -> bool:
-    """Prepares the folder; True where an import of the same settings is finished there. rebuilds: one of other settings
-    gives way."""
+def _claim(out: Path, settings: dict[str, Any], rebuilds: bool) -> None:
+    """Prepares the folder, or finds that it is prepared. rebuilds: an import of other settings gives way."""
     marker = out / MARKER
     if marker.exists():
         try:
             found = json.loads(marker.read_text())
         except (json.JSONDecodeError, UnicodeDecodeError):
             raise UserError(f"expected the settings of an import in {marker}, cannot read it; remove {out}") from None
-        finished = bool(found.pop("finished", False))
+        found.pop("finished", None)
         if found != settings and rebuilds and found.get("importer") == settings["importer"]:
             for path in (*out.glob("*-*-of-*.parquet"), *(out / JOURNAL).glob("*")):
                 path.unlink()
-            write_text(marker, json.dumps(settings, indent=2, sort_keys=True) + "\n")
-            return False
-        if found != settings:
+            write_text(marker, _as_marker(settings))
+        elif found != settings:
             differ = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
             raise UserError(
                 f"expected an import of the same source and settings in {out}, found another ({', '.join(differ)} "
                 "differ); give another --out"
             )
-        return finished
+        (out / JOURNAL).mkdir(exist_ok=True)
+        return
     if out.exists() and not out.is_dir():
         raise UserError(f"expected a folder for the dataset, found a file: {out}; give another --out")
     if out.exists() and any(path.name not in (JOURNAL, STEPS) for path in out.iterdir()):
         raise UserError(f"expected a new or empty folder, found other files in {out}; give another --out")
     try:
         (out / JOURNAL).mkdir(parents=True, exist_ok=True)
-        write_text(marker, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        write_text(marker, _as_marker(settings))
     except PermissionError:
         raise UserError(f"cannot write to {out}: permission denied; give another --out") from None
-    return False
 
 
 # --------------------------------------------------------------------------------------------------------------- work
@@ -300,8 +309,7 @@ def _do(job: _Job, name: str, source: str, options: ImportOptions, out_dir: str)
     first = next(made, None)
     count = write_shard(job.rows_path(out), chain([first], made)) if first is not None else 0
     importer.close()
-    journal = {"rows": count, "sessions": sessions, "failed": failed, "sizes": _sizes(job, importer),
-               "kept": tally.kept, "rejected": dict(tally.reasons)}  # fmt: skip
+    journal = {"rows": count, "sessions": sessions, "failed": failed, "sizes": _sizes(job, importer)}
     write_text(job.journal_path(out), json.dumps(journal, sort_keys=True))
     return len(job.items)
 
@@ -372,14 +380,12 @@ def _names(out: Path, jobs: list[_Job]) -> Iterator[tuple[_Job, Path]]:
             yield job, out / shard_name(split, index, len(filled))
 
 
-def _predict(out: Path, jobs: list[_Job], report: ImportReport) -> None:
-    """The score that needs all exchanges at once."""
-    paths = [job.rows_path(out) for job in jobs if job.rows_path(out).exists()]
-    with suppress(FileNotFoundError):  # another machine has done it, and puts them in their places
-        found = reactivity.score_files(paths)
-        if found.count:
-            report.notes.append(f"reactivity of {found.count} exchanges predicted from the turns before; correlation "
-                                f"with how far faces moved {found.correlation:.2f}")  # fmt: skip
+def _score(out: Path, jobs: list[_Job], report: ImportReport) -> None:
+    """The score that needs all exchanges at once, and what filters say of all of them."""
+    paths = [job.rows_path(out) for job, _ in _names(out, jobs)]
+    found = reactivity.score_files(paths)
+    report.notes += found.lines()
+    report.tally = judge_files(paths, Filters())
 
 
 def _pack(out: Path, jobs: list[_Job]) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 from diffdyad.data.exchange import SPLITS
 from diffdyad.data.filtering import Tally
-from diffdyad.data.filters import Filters
 from diffdyad.data.importers.recording import Importer
 from diffdyad.errors import EXIT_OK, EXIT_PARTIAL, PartialFailure
 
@@ -24,8 +23,8 @@ _NAMED = 20  # failures that a message names; all of them are in the report
 class ImportReport:
     """What an import did. failed: what each unreadable recording's trouble was; skipped: why others gave nothing.
 
-    swapped: recordings whose voices were found on the wrong side; untold: those where it could not be told.
-    kept: exchanges that no filter objects to; rejected: to how many each of them does.
+    swapped: recordings whose voices were found on the wrong side; untold: those where it could not be told. tally: what
+    filters say of the exchanges, once all are done.
     """
 
     out: Path
@@ -38,8 +37,7 @@ class ImportReport:
     swapped: list[str] = field(default_factory=list)
     compared: int = 0
     untold: int = 0
-    kept: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
+    tally: Tally | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -57,7 +55,8 @@ class ImportReport:
                          f"{self.untold} cannot be told")  # fmt: skip
         for reason, count in Counter(reason.split(" (")[0] for reason in self.skipped.values()).most_common():
             lines.append(f"{count} recordings gave no exchange: {reason}")
-        lines += [f"{count} exchanges are not kept: {reason}" for reason, count in self.rejected.most_common()]
+        if self.tally is not None and self.tally.kept < self.tally.total:
+            lines += self.tally.lines()
         lines += self.notes
         lines += [f"failed: {item}: {message}" for item, message in list(self.failed.items())[:_NAMED]]
         if len(self.failed) > _NAMED:
@@ -84,8 +83,6 @@ def collect(
     for split, journal in journals:
         report.failed |= journal["failed"]
         report.exchanges[split] += journal["rows"]
-        report.kept += journal["kept"]
-        report.rejected.update(journal["rejected"])
         lines += [{"recording": item, "failed": message} for item, message in journal["failed"].items()]
         for line in journal["sessions"]:
             lines.append(line)
@@ -117,12 +114,11 @@ def card(importer: Importer, report: ImportReport, settings: dict[str, Any]) -> 
         f"  - split: {split}\n    path: {split}-*.parquet" for split, count in report.exchanges.items() if count
     )
     notes = "\n".join(f"- {line}" for line in report.lines()[1:] if not line.startswith("failed: "))
-    tally = Tally(Filters(), report.kept, sum(report.exchanges.values()), report.rejected)
     return _CARD.format(
         title=importer.title, files=files, counts=counts, notes=notes or "- none", hours=report.hours,
         license=importer.license or "not stated by the source", consent=importer.consent or "not stated by the source",
         tracker=importer.tracker or "none", basis=importer.expression_basis, failed=len(report.failed),
-        name=importer.name, settings=json.dumps(settings, sort_keys=True), filters=tally.section(),
+        name=importer.name, settings=json.dumps(settings, sort_keys=True), filters=report.tally.section(),
     )  # fmt: skip
 
 
