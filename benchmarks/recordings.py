@@ -193,7 +193,7 @@ WRITTEN = (".steps/.media-*.partial", ".steps/media-*", ".steps/.activity-*.part
 """What comes to be in the course of a build: a kill waits for one of them, and hits what is being done then."""
 
 
-def short_recordings(talks: list[Talk], folder: Path, count: int, seconds: float = 40.0) -> Path:
+def short_recordings(talks: list[Talk], folder: Path, count: int, seconds: float = 30.0) -> Path:
     """A manifest of so many recordings in two channels, each of two people of its own."""
     folder.mkdir(parents=True)
     rng, sessions = np.random.default_rng(0), []
@@ -203,8 +203,9 @@ def short_recordings(talks: list[Talk], folder: Path, count: int, seconds: float
         begin = round(rng.uniform(0, max(0, len(sound) - length)))
         write_wav(folder / f"talk{number:03d}.wav", sound[begin : begin + length])
         sessions.append(f"- files: [talk{number:03d}.wav]\n")
-    (folder / "manifest.yaml").write_text("backends: {activity: energy}\nsessions:\n" + "".join(sessions))
-    return folder / "manifest.yaml"
+    manifest = folder / "manifest.yaml"
+    manifest.write_text("backends: {activity: energy, prosody: none}\nsessions:\n" + "".join(sessions))
+    return manifest
 
 
 def start_build(manifest: Path, out: Path) -> int:
@@ -229,9 +230,9 @@ def parquets(folder: Path) -> dict[str, bytes]:
 
 
 def kills(talks: list[Talk], folder: Path, count: int) -> dict[str, int | bool]:
-    """Builds of 12 recordings killed with SIGKILL and run again, until they end: are the shards those of an undisturbed
+    """Builds of 8 recordings killed with SIGKILL and run again, until they end: are the shards those of an undisturbed
     one? A kill waits for one kind of file after the other to be written, every third for a random time."""
-    manifest, rng = short_recordings(talks, folder, 12), np.random.default_rng(0)
+    manifest, rng = short_recordings(talks, folder, 8), np.random.default_rng(0)
     began = time.perf_counter()
     if os.waitstatus_to_exitcode(os.waitpid(start_build(manifest, folder / "whole"), 0)[1]):
         raise SystemExit((folder / "whole.log").read_text())

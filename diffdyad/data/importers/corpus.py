@@ -28,7 +28,7 @@ from diffdyad.data.importers.cutting import Session, cut, session_name
 from diffdyad.data.importers.recording import Importer, ImportOptions, Item
 from diffdyad.data.importers.report import ImportReport, card, collect, write_text
 from diffdyad.data.importers.splits import assign
-from diffdyad.data.recordings.steps import STEPS
+from diffdyad.data.recordings.steps import STEPS, file_hash
 from diffdyad.data.scores import add_scores
 from diffdyad.errors import UserError
 from diffdyad.flame import FLAME_BASES
@@ -341,17 +341,7 @@ _LARGE = 1 << 28  # a database of many gigabytes is known by its name and size
 
 def _file_hash(path: Path) -> str:
     size = path.stat().st_size
-    if size > _LARGE:
-        return f"size:{size}"
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
+    return f"size:{size}" if size > _LARGE else file_hash(path)
 
 
 def _keep_foreign(out: Path, session: Session, sides: list) -> None:
@@ -383,8 +373,7 @@ def _names(out: Path, jobs: list[_Job]) -> Iterator[tuple[_Job, Path]]:
 def _score(out: Path, jobs: list[_Job], report: ImportReport) -> None:
     """The score that needs all exchanges at once, and what filters say of all of them."""
     paths = [job.rows_path(out) for job, _ in _names(out, jobs)]
-    found = reactivity.score_files(paths)
-    report.notes += found.lines()
+    report.notes += reactivity.score_files(paths).lines()
     report.tally = judge_files(paths, Filters())
 
 
