@@ -1,5 +1,5 @@
-"""Figures of `diffdyad data build` and `turns`, as JSON: who speaks when, speed, memory. Needs the extra `data`, and
-`rehearse` for the voices, unless --rehearsal names a corpus."""
+"""Figures of `diffdyad data build` and `turns`, as JSON: who speaks when, speed, memory, what SIGKILL and broken files
+do. Needs the extra `data`, and `rehearse` for the voices, unless --rehearsal names a corpus."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from diffdyad.data.recordings.steps import Steps
 from diffdyad.data.rehearsal.acoustics import convolve, room_response
 from diffdyad.media import SAMPLING_RATE
 
+PARTS = ("diarization", "edges", "speed", "kills", "broken")
 BLEEDS_DB = (None, -20.0, -12.0, -6.0)
 CONVERSATION = Path(__file__).resolve().parents[2] / "shared" / "data" / "conversation"
 
@@ -36,7 +38,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rehearsal", help="folder of a rehearsal corpus (default: one of 0.2 h is made)")
     parser.add_argument("--sessions", type=int, default=10, help="of it, for turn edges (default: %(default)d)")
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS, help="which figures (default: all)")
     parser.add_argument("--hours", type=float, nargs="*", default=[1.0, 3.0], help="lengths for speed and memory")
+    parser.add_argument("--layouts", nargs="+", default=["channels", "mixed"], help="of these (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=40, help="(default: %(default)d)")
+    parser.add_argument("--recordings", type=int, default=100, help="two of which are broken (default: %(default)d)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
@@ -47,9 +53,18 @@ def main() -> None:
 
             rehearse(corpus, 0.2, 0, 1.0)
         talks = [tracks(exchanges) for exchanges in sessions(corpus, arguments.sessions)]
-        found = {"diarization_error": diarization(folder), "turn_edges": edges(talks, folder), "speed": []}
-        for hours in arguments.hours:
-            found["speed"] += [speed(talks, folder, hours, layout) for layout in ("channels", "mixed")]
+        found = {}
+        if "diarization" in arguments.parts:
+            found["diarization_error"] = diarization(folder)
+        if "edges" in arguments.parts:
+            found["turn_edges"] = edges(talks, folder)
+        if "speed" in arguments.parts:
+            found["speed"] = [speed(talks, folder, hours, layout)
+                              for hours in arguments.hours for layout in arguments.layouts]  # fmt: skip
+        if "kills" in arguments.parts:
+            found["kills"] = kills(talks, folder / "kills", arguments.kills)
+        if "broken" in arguments.parts:
+            found["broken"] = broken(talks, folder / "broken", arguments.recordings)
     print(json.dumps(found, indent=1))
 
 
@@ -166,6 +181,103 @@ def speed(talks: list[Talk], folder: Path, hours: float, layout: str) -> dict[st
         "layout": layout, "hours": hours, "cpu_s": round(cpu, 1), "wall_s": round(wall, 1),
         "times_real_time_cpu": round(hours * 3600 / cpu, 1), "times_real_time_wall": round(hours * 3600 / wall, 1),
         "memory_gb": round(int(done.stdout.split()[-1]) / 1e6, 3),
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- kills and broken files
+
+
+WRITTEN = (".steps/.media-*.partial", ".steps/media-*", ".steps/.activity-*.partial", ".steps/activity-*",
+           ".steps/.speech-*.partial", ".steps/speech-*", ".import/.*.partial", ".import/*.parquet", ".import/*.json",
+           "*-of-*.parquet", "README.md", "import.json")  # fmt: skip
+"""What comes to be in the course of a build: a kill waits for one of them, and hits what is being done then."""
+
+
+def short_recordings(talks: list[Talk], folder: Path, count: int, seconds: float = 30.0) -> Path:
+    """A manifest of so many recordings in two channels, each of two people of its own."""
+    folder.mkdir(parents=True)
+    rng, sessions = np.random.default_rng(0), []
+    length = round(seconds * SAMPLING_RATE)
+    for number in range(count):
+        sound = in_rooms(talks[number % len(talks)], -12.0 if number < len(talks) else None, rng)
+        begin = round(rng.uniform(0, max(0, len(sound) - length)))
+        write_wav(folder / f"talk{number:03d}.wav", sound[begin : begin + length])
+        sessions.append(f"- files: [talk{number:03d}.wav]\n")
+    manifest = folder / "manifest.yaml"
+    manifest.write_text("backends: {activity: energy, prosody: none}\nsessions:\n" + "".join(sessions))
+    return manifest
+
+
+def start_build(manifest: Path, out: Path) -> int:
+    """A build in a process of its own, forked: what it imports is here already. Returns its id."""
+    from diffdyad.cli import main as command
+
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            with open(out.with_suffix(".log"), "w") as log:
+                os.dup2(log.fileno(), 1)
+                os.dup2(log.fileno(), 2)
+                code = command(["data", "build", str(manifest), "--out", str(out), "--workers", "1"])
+        finally:
+            os._exit(code)
+    return child
+
+
+def parquets(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
+
+
+def kills(talks: list[Talk], folder: Path, count: int) -> dict[str, int | bool]:
+    """Builds of 8 recordings killed with SIGKILL and run again, until they end: are the shards those of an undisturbed
+    one? A kill waits for one kind of file after the other to be written, every third for a random time."""
+    manifest, rng = short_recordings(talks, folder, 8), np.random.default_rng(0)
+    began = time.perf_counter()
+    if os.waitstatus_to_exitcode(os.waitpid(start_build(manifest, folder / "whole"), 0)[1]):
+        raise SystemExit((folder / "whole.log").read_text())
+    whole_s, whole = time.perf_counter() - began, parquets(folder / "whole")
+    hit = missed = ended = equal = 0
+    out, killed_in = folder / "out0", set()
+    while hit < count and missed < count:
+        pattern = WRITTEN[(hit + missed) % len(WRITTEN)] if (hit + missed) % 3 else ""
+        before, started = set(out.glob(pattern)) if pattern else set(), time.perf_counter()
+        wait_s, child = rng.uniform(0, whole_s), start_build(manifest, out)
+        done = 0
+        while not done and (not set(out.glob(pattern)) - before if pattern
+                            else time.perf_counter() - started < wait_s):  # fmt: skip
+            done, status = os.waitpid(child, os.WNOHANG)
+        if not done:
+            os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            hit += 1
+            killed_in.add(pattern or "at a random time")
+        else:
+            missed += 1
+            ended, equal = ended + 1, equal + (parquets(out) == whole)
+            out = folder / f"out{ended}"
+    os.waitpid(start_build(manifest, out), 0)
+    return {
+        "kills": hit, "kinds_of_moments": len(killed_in), "builds_ended": ended + 1,
+        "with_the_same_bytes": equal + (parquets(out) == whole), "shards": len(whole), "whole_s": round(whole_s, 1),
+    }  # fmt: skip
+
+
+def broken(talks: list[Talk], folder: Path, count: int) -> dict[str, int | bool]:
+    """Of so many recordings one is cut short and one is missing."""
+    manifest = short_recordings(talks, folder, count, 20.0)
+    path = folder / "talk017.wav"
+    path.write_bytes(path.read_bytes()[:50_000])
+    (folder / "talk042.wav").unlink()
+    code = os.waitstatus_to_exitcode(os.waitpid(start_build(manifest, folder / "out"), 0)[1])
+    log = (folder / "out.log").read_text()
+    lines = [json.loads(line) for line in (folder / "out" / "sessions.jsonl").read_text().splitlines()]
+    failed = sorted(line["recording"] for line in lines if "failed" in line)
+    return {
+        "recordings": count, "exit_code": code, "failed": failed, "named": all(name in log for name in failed),
+        "done": sum("failed" not in line for line in lines), "with_exchanges": sum(bool(line.get("exchanges"))
+                                                                                  for line in lines),
     }  # fmt: skip
 
 

@@ -40,6 +40,11 @@ def add_data(kinds) -> None:
         description="Counts, hours, gaps, kinds of response, affect of the turns before, head dynamics; with\n"
         "--against: do the responders move otherwise than those of another dataset (of plain talk, say)?",
     ))  # fmt: skip
+    _add_filter(kinds.add_parser(
+        "filter", help="judge anew which exchanges are kept",
+        description="Writes `keep` and `reject_reasons` of all exchanges anew, from the scores that lie in the\n"
+        "dataset: nothing else is done again. Thresholds that are not given are the defaults.",
+    ))  # fmt: skip
     _add_import(kinds.add_parser(
         "import", help="make exchanges of a published dataset",
         description="Imports a dataset as it is published: docs/importers.md. What cannot be read is named, the rest\n"
@@ -176,6 +181,24 @@ def _describe(arguments: argparse.Namespace) -> None:
 
     lines = describe_datasets(arguments.dataset, arguments.against, arguments.out, progress=sys.stderr.isatty())
     print("\n".join(lines))
+
+
+def _add_filter(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DIR", help="folder of a dataset of exchanges")
+    parser.add_argument("--set", metavar="NAME=VALUE", nargs="+", action="extend", default=[], help="thresholds, a "
+                        "number or off: max_residual_db (-6), min_valid_share (0.5), max_head_speed_deg_s (300); "
+                        "min_head_speed_deg_s, min_active_speaker_score, max_sync_lag_ms, max_reprojection_px, "
+                        "max_overlap_ratio, min_reactivity (off)")
+    parser.add_argument("--out", metavar="DIR", help="new folder for the dataset (default: it is changed itself)")
+    parser.set_defaults(run=_filter)
+
+
+def _filter(arguments: argparse.Namespace) -> None:
+    from diffdyad.data.filtering import filter_dataset
+    from diffdyad.data.filters import Filters
+
+    tally = filter_dataset(arguments.dataset, Filters.of(arguments.set), arguments.out, sys.stderr.isatty())
+    print("\n".join([f"{arguments.out or arguments.dataset}: {tally.lines()[0]}", *tally.lines()[1:]]))
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:

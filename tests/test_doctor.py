@@ -9,7 +9,7 @@ import pytest
 from small_exchanges import small_exchange
 
 from diffdyad.cli import main
-from diffdyad.data.doctor import check_dataset, sync_lag_s
+from diffdyad.data.doctor import check_dataset
 from diffdyad.data.dynamics import head_dynamics
 from diffdyad.data.exchange import shard_name, to_row, write_shard
 from diffdyad.survey import Clip, contrast, describe, read_clips
@@ -83,16 +83,6 @@ def test_damaged_and_missing_shards_are_named(tmp_path):
     findings = check_dataset(folder)
     assert findings.problems["shards are missing, or of two datasets"] == ["train"]
     assert path.name in findings.problems["shards that cannot be read"][0]
-
-
-@pytest.mark.parametrize("lag", [-4, 0, 5])
-def test_lag_of_a_mouth_is_measured(lag):
-    rng = np.random.default_rng(0)
-    opening = np.convolve(rng.random(400), np.hanning(9), mode="same")
-    opening = (opening - opening.min()) / np.ptp(opening)
-    loudness = np.repeat(10 ** (np.roll(opening, -lag) * 2 - 3), 640)
-    waveform = (loudness * rng.normal(size=len(loudness))).astype(np.float32)
-    assert sync_lag_s(opening[20:-20], waveform[20 * 640 : -20 * 640], 25.0) == pytest.approx(lag / 25)
 
 
 def test_head_dynamics_are_those_of_a_known_swing():

@@ -5,6 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import dataset_fixtures as made
@@ -300,6 +304,18 @@ def test_killed_at_any_step_it_ends_with_the_same_bytes(built, tmp_path, monkeyp
     build_dataset(source / "manifest.yaml", tmp_path / "out", workers=1)
     assert contents(tmp_path / "out") == contents(out)
     assert not list((tmp_path / "out" / ".steps").glob(".*"))
+
+
+def test_sigkill_leaves_nothing_that_changes_the_end(built, tmp_path):
+    source, out = built
+    script = "import sys\nfrom diffdyad.data.recordings.build import build_dataset\nbuild_dataset(*sys.argv[1:], 1)"
+    child = subprocess.Popen([sys.executable, "-c", script, source / "manifest.yaml", tmp_path / "out"])
+    while child.poll() is None and not list((tmp_path / "out" / ".steps").glob("*activity-*")):
+        time.sleep(0.002)
+    child.kill()
+    assert child.wait() == -signal.SIGKILL and not contents(tmp_path / "out")
+    build_dataset(source / "manifest.yaml", tmp_path / "out", workers=1)
+    assert contents(tmp_path / "out") == contents(out)
 
 
 def test_machines_share_the_work_by_the_folder_alone(built, tmp_path):

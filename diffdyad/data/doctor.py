@@ -15,6 +15,7 @@ from diffdyad.data.dynamics import GLITCH_DEG_S, head_dynamics
 from diffdyad.data.exchange import PEOPLE, SPLITS, Exchange
 from diffdyad.data.importers import swapped
 from diffdyad.data.intake import CorruptShard, Shard
+from diffdyad.data.scores import mouth_and_voice
 from diffdyad.errors import PartialFailure, UserError
 from diffdyad.media import SAMPLING_RATE
 
@@ -25,7 +26,7 @@ _ARKIT_RANGE = (-0.1, 1.5)
 _MOST_EXPRESSION = 15.0  # standard deviations of FLAME's basis: no face is further from the mean
 _CLIPPED, _CLIPPED_SHARE = 0.999, 0.001
 _SILENT_DB = -65.0
-_LAG_REACH_S, _LEAST_CORRELATION, _LEAST_CLIPS = 0.4, 0.25, 3
+_LEAST_CLIPS = 3
 _NAMED = 5
 
 
@@ -180,40 +181,13 @@ def _remember(exchange: Exchange, split: str, seen: _Seen) -> None:
         seen.sounds[hashlib.sha256((response * 32767).astype("<i2").tobytes()).hexdigest()].add(exchange.exchange_id)
     jaws = {who: exchange.person(who).motion.get("jaw_pose", ()) for who in PEOPLE}
     for who in PEOPLE:
-        person = exchange.person(who)
-        if len(jaws[who]) and len(person.waveform) and person.valid.all():
-            lag = sync_lag_s(jaws[who][:, 0], person.waveform, exchange.fps)
-            if lag is not None:
-                seen.lags[exchange.session_id].append(lag)
+        sync = mouth_and_voice(exchange, who)
+        if sync is not None and sync.lag_s is not None:
+            seen.lags[exchange.session_id].append(sync.lag_s)
     if all(len(jaws[who]) and len(exchange.person(who).waveform) for who in PEOPLE):
         openings = tuple(jaws[who][:, 0] for who in PEOPLE)
         sides = swapped.compare(openings, tuple(exchange.person(who).waveform for who in PEOPLE), exchange.fps)
         seen.sides[exchange.session_id].append(sides.verdict)
-
-
-def sync_lag_s(
-    opening: np.ndarray,  # (T,)
-    waveform: np.ndarray,  # (S,)
-    fps: float,
-) -> float | None:
-    """By how much the mouth is behind its voice (negative: ahead), seconds; None where they do not go together.
-
-    The lag, within 0.4 s, at which the jaw's opening and the voice's level correlate most.
-    """
-    level = np.maximum(swapped.level_db(waveform), swapped.QUIETEST_DB)
-    times = (np.arange(len(opening)) + 0.5) / fps
-    level = np.interp(times, (np.arange(len(level)) + 0.5) * swapped.HOP_S, level)
-    if len(level) < 2 * fps or level.std() < 1e-3 or opening.std() < 1e-6:
-        return None
-    a, b = ((x - x.mean()) / (x.std() * len(x)) for x in (opening.astype(np.float64), level))
-    b *= len(b)
-    reach = round(_LAG_REACH_S * fps)
-    found = [float(np.dot(a[max(0, k) : len(a) + min(0, k)], b[max(0, -k) : len(b) - max(0, k)]))
-             for k in range(-reach, reach + 1)]  # fmt: skip
-    best = int(np.argmax(found))
-    if found[best] < _LEAST_CORRELATION or best in (0, 2 * reach):
-        return None
-    return (best - reach) / fps
 
 
 def _check_together(findings: Findings, seen: _Seen) -> None:

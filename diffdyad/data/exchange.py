@@ -344,7 +344,7 @@ class ExchangeShards:
         if self._files[number] is None:
             self._files[number] = parquet.ParquetFile(self.paths[number])
         table = self._files[number].read_row_group(group, columns=columns).slice(row, 1)
-        return {name: _value(table.column(name)) for name in table.column_names}
+        return {name: cell(table.column(name)) for name in table.column_names}
 
     def __getitem__(self, index: int) -> Exchange:
         return from_row(self.row(index), self.audio)
@@ -353,7 +353,7 @@ class ExchangeShards:
         return {**self.__dict__, "_files": [None] * len(self.paths)}  # workers open files of their own
 
 
-def _value(column) -> Any:
+def cell(column) -> Any:
     """One cell of an arrow column; matrices of numbers without a detour through Python lists."""
     import pyarrow as pa
 

@@ -17,19 +17,25 @@ from typing import Any
 
 import numpy as np
 
+from diffdyad.data import reactivity
 from diffdyad.data.exchange import SPLITS, shard_name, to_row, write_shard
+from diffdyad.data.files import sweep
+from diffdyad.data.filtering import CARD, Tally, judge_files, settle
+from diffdyad.data.filters import Filters
 from diffdyad.data.importers import importer_of
 from diffdyad.data.importers.cutting import Session, cut, session_name
 from diffdyad.data.importers.recording import Importer, ImportOptions, Item
 from diffdyad.data.importers.report import ImportReport, card, collect, write_text
 from diffdyad.data.importers.splits import assign
-from diffdyad.data.recordings.steps import STEPS
+from diffdyad.data.recordings.steps import STEPS, file_hash
+from diffdyad.data.scores import add_scores
 from diffdyad.data.workers import spawned
 from diffdyad.errors import UserError
 from diffdyad.flame import FLAME_BASES
+from diffdyad.lock import only_one
 from diffdyad.staging import DISK_FULL
 
-VERSION = 1
+VERSION = 2
 """Raise it when what every importer does changes: datasets of different versions are not continued as one."""
 
 MARKER, JOURNAL = "import.json", ".import"
@@ -98,16 +104,22 @@ def import_dataset(
         "recordings": len(items), "plan": _plan_hash(items, splits.of), **importer.settings(),
     }  # fmt: skip
     jobs = _jobs(importer, items, splits.of)
-    if _claim(out, settings, importer.rebuilds):
-        _unpack(out, jobs)
+    settle(out)
+    _claim(out, settings, importer.rebuilds)
     mine = [job for job in jobs if job.number % shard.count == shard.index]
-    for job in mine:
-        if job.journal_path(out).exists() and _is_stale(json.loads(job.journal_path(out).read_text()), job, importer):
-            job.journal_path(out).unlink()
-    for job in mine:
-        for path in (job.rows_path(out), job.journal_path(out)):
-            path.with_name(f".{path.name}.partial").unlink(missing_ok=True)
-    todo = [job for job in mine if not job.journal_path(out).exists()]
+    with only_one(out / JOURNAL, wait=True):  # another machine may be about to finish
+        todo = [job for job in mine if not job.journal_path(out).exists() or _is_stale(job, out, importer)]
+        finished = _is_finished(out)
+        anew = bool(todo) or not finished
+        if finished and anew:
+            write_text(out / MARKER, _as_marker(settings))
+        if anew and all(job.journal_path(out).exists() for job in jobs):
+            _unpack(out, jobs)
+        for job in todo:
+            job.journal_path(out).unlink(missing_ok=True)
+        sweep(out / JOURNAL)
+    for path in (path for job in mine for path in (job.rows_path(out), job.journal_path(out))):
+        path.with_name(f".{path.name}.partial").unlink(missing_ok=True)
     _run(name, importer, options, out, todo, workers, progress)
     done = [job for job in jobs if job.journal_path(out).exists()]
     journals = [(job.split, json.loads(job.journal_path(out).read_text())) for job in done]
@@ -116,7 +128,7 @@ def import_dataset(
         notes.append(f"{len(jobs) - len(done)} of {len(jobs)} parts are not done yet: they are other machines' "
                      "(--shard), the last of which finishes the dataset")  # fmt: skip
     report = collect(out, importer, journals, notes, sum(len(job.items) for job in done))
-    if len(done) < len(jobs):
+    if len(done) < len(jobs) or not anew:
         return report
     if not sum(report.exchanges.values()):
         first = next(iter({**report.failed, **report.skipped}.items()))
@@ -124,10 +136,21 @@ def import_dataset(
             f"none of the {len(items)} recordings in {importer.source} gave an exchange; the first, {first[0]}: "
             f"{first[1]}"
         )
-    _pack(out, jobs)
-    write_text(out / "README.md", card(importer, report, settings))
-    write_text(out / MARKER, json.dumps({**settings, "finished": True}, indent=2, sort_keys=True) + "\n")
+    with only_one(out / JOURNAL, wait=True):
+        if not _is_finished(out):
+            _score(out, jobs, report)
+            _pack(out, jobs)
+            write_text(out / CARD, card(importer, report, settings))
+            write_text(out / MARKER, _as_marker({**settings, "finished": True}))
     return report
+
+
+def _as_marker(settings: dict[str, Any]) -> str:
+    return json.dumps(settings, indent=2, sort_keys=True) + "\n"
+
+
+def _is_finished(out: Path) -> bool:
+    return bool(json.loads((out / MARKER).read_text()).get("finished"))
 
 
 def _check(importer: Importer, options: ImportOptions) -> None:
@@ -160,8 +183,9 @@ def _sizes(job: _Job, importer: Importer) -> dict[str, int]:
     return {name: path.stat().st_size if path.is_file() else -1 for name, path in paths.items()}
 
 
-def _is_stale(journal: dict[str, Any], job: _Job, importer: Importer) -> bool:
+def _is_stale(job: _Job, out: Path, importer: Importer) -> bool:
     """Whether a job is to be done again: something of it failed, or its files have changed since."""
+    journal = json.loads(job.journal_path(out).read_text())
     return bool(journal["failed"]) or journal["sizes"] != _sizes(job, importer)
 
 
@@ -179,38 +203,36 @@ def _jobs(importer: Importer, items: list[Item], splits: dict[str, str]) -> list
     return jobs
 
 
-def _claim(out: Path, settings: dict[str, Any], rebuilds: bool) -> bool:
-    """Prepares the folder; True where an import of the same settings is finished there. rebuilds: one of other settings
-    gives way."""
+def _claim(out: Path, settings: dict[str, Any], rebuilds: bool) -> None:
+    """Prepares the folder, or finds that it is prepared. rebuilds: an import of other settings gives way."""
     marker = out / MARKER
     if marker.exists():
         try:
             found = json.loads(marker.read_text())
         except (json.JSONDecodeError, UnicodeDecodeError):
             raise UserError(f"expected the settings of an import in {marker}, cannot read it; remove {out}") from None
-        finished = bool(found.pop("finished", False))
+        found.pop("finished", None)
         if found != settings and rebuilds and found.get("importer") == settings["importer"]:
             for path in (*out.glob("*-*-of-*.parquet"), *(out / JOURNAL).glob("*")):
                 path.unlink()
-            write_text(marker, json.dumps(settings, indent=2, sort_keys=True) + "\n")
-            return False
-        if found != settings:
+            write_text(marker, _as_marker(settings))
+        elif found != settings:
             differ = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
             raise UserError(
                 f"expected an import of the same source and settings in {out}, found another ({', '.join(differ)} "
                 "differ); give another --out"
             )
-        return finished
+        (out / JOURNAL).mkdir(exist_ok=True)
+        return
     if out.exists() and not out.is_dir():
         raise UserError(f"expected a folder for the dataset, found a file: {out}; give another --out")
     if out.exists() and any(path.name not in (JOURNAL, STEPS) for path in out.iterdir()):
         raise UserError(f"expected a new or empty folder, found other files in {out}; give another --out")
     try:
         (out / JOURNAL).mkdir(parents=True, exist_ok=True)
-        write_text(marker, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        write_text(marker, _as_marker(settings))
     except PermissionError:
         raise UserError(f"cannot write to {out}: permission denied; give another --out") from None
-    return False
 
 
 # --------------------------------------------------------------------------------------------------------------- work
@@ -250,7 +272,7 @@ def _do(job: _Job, name: str, source: str, options: ImportOptions, out_dir: str)
     importer, out = importer_of(name)(Path(source), options), Path(out_dir)
     importer.steps_folder = out / STEPS
     config_hash = _config_hash(name, importer, options)
-    sessions, failed = [], {}
+    sessions, failed, tally = [], {}, Tally(Filters())
 
     def rows() -> Iterator[dict[str, Any]]:
         for item in job.items:
@@ -259,6 +281,7 @@ def _do(job: _Job, name: str, source: str, options: ImportOptions, out_dir: str)
                 session = cut(recording, item, importer, job.split, config_hash)
                 for exchange in session.exchanges:
                     exchange.check()  # none of a recording is written where one of its exchanges is wrong
+                    add_scores(exchange)
                 _keep_foreign(out, session, recording.sides)
             except (UserError, ValueError) as error:
                 failed[item.item_id] = " ".join(str(error).split())
@@ -269,7 +292,7 @@ def _do(job: _Job, name: str, source: str, options: ImportOptions, out_dir: str)
                 failed[item.item_id] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
                 continue
             sessions.append(_line(item, importer, session, job.split))
-            yield from map(to_row, session.exchanges)
+            yield from (tally.judged(to_row(exchange)) for exchange in session.exchanges)
 
     job.rows_path(out).unlink(missing_ok=True)
     made = rows()
@@ -308,17 +331,7 @@ _LARGE = 1 << 28  # a database of many gigabytes is known by its name and size
 
 def _file_hash(path: Path) -> str:
     size = path.stat().st_size
-    if size > _LARGE:
-        return f"size:{size}"
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
+    return f"size:{size}" if size > _LARGE else file_hash(path)
 
 
 def _keep_foreign(out: Path, session: Session, sides: list) -> None:
@@ -345,6 +358,13 @@ def _names(out: Path, jobs: list[_Job]) -> Iterator[tuple[_Job, Path]]:
         filled = [j for j in jobs if j.split == split and json.loads(j.journal_path(out).read_text())["rows"]]
         for index, job in enumerate(filled):
             yield job, out / shard_name(split, index, len(filled))
+
+
+def _score(out: Path, jobs: list[_Job], report: ImportReport) -> None:
+    """The score that needs all exchanges at once, and what filters say of all of them."""
+    paths = [job.rows_path(out) for job, _ in _names(out, jobs)]
+    report.notes += reactivity.score_files(paths).lines()
+    report.tally = judge_files(paths, Filters())
 
 
 def _pack(out: Path, jobs: list[_Job]) -> None:

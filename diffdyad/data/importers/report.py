@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diffdyad.data.exchange import SPLITS
+from diffdyad.data.filtering import Tally
 from diffdyad.data.importers.recording import Importer
 from diffdyad.errors import EXIT_OK, EXIT_PARTIAL, PartialFailure
 
@@ -22,7 +23,8 @@ _NAMED = 20  # failures that a message names; all of them are in the report
 class ImportReport:
     """What an import did. failed: what each unreadable recording's trouble was; skipped: why others gave nothing.
 
-    swapped: recordings whose voices were found on the wrong side; untold: those where it could not be told.
+    swapped: recordings whose voices were found on the wrong side; untold: those where it could not be told. tally: what
+    filters say of the exchanges, once all are done.
     """
 
     out: Path
@@ -35,6 +37,7 @@ class ImportReport:
     swapped: list[str] = field(default_factory=list)
     compared: int = 0
     untold: int = 0
+    tally: Tally | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -52,6 +55,8 @@ class ImportReport:
                          f"{self.untold} cannot be told")  # fmt: skip
         for reason, count in Counter(reason.split(" (")[0] for reason in self.skipped.values()).most_common():
             lines.append(f"{count} recordings gave no exchange: {reason}")
+        if self.tally is not None and self.tally.kept < self.tally.total:
+            lines += self.tally.lines()
         lines += self.notes
         lines += [f"failed: {item}: {message}" for item, message in list(self.failed.items())[:_NAMED]]
         if len(self.failed) > _NAMED:
@@ -113,7 +118,7 @@ def card(importer: Importer, report: ImportReport, settings: dict[str, Any]) -> 
         title=importer.title, files=files, counts=counts, notes=notes or "- none", hours=report.hours,
         license=importer.license or "not stated by the source", consent=importer.consent or "not stated by the source",
         tracker=importer.tracker or "none", basis=importer.expression_basis, failed=len(report.failed),
-        name=importer.name, settings=json.dumps(settings, sort_keys=True),
+        name=importer.name, settings=json.dumps(settings, sort_keys=True), filters=report.tally.section(),
     )  # fmt: skip
 
 
@@ -141,4 +146,6 @@ with the rotation that its heads rested at and the hashes of its files):
 {notes}
 
 Settings: `{settings}`.
+
+{filters}
 """

@@ -61,7 +61,7 @@ def compare(
         sum(_correlations(_standard(mouths[i]), _standard(sounds[j]))[near].max() for i, j in pairs) / 2
         for pairs in (((0, 0), (1, 1)), ((0, 1), (1, 0)))
     )
-    quick_mouths, quick_sounds = ([_standard(a - _slow(a, fps)) for a in group] for group in (mouths, sounds))
+    quick_mouths, quick_sounds = ([_standard(a - slow(a, fps)) for a in group] for group in (mouths, sounds))
     difference = sum(
         sign * _correlations(quick_mouths[i], quick_sounds[j])
         for i, j, sign in ((0, 0, 1), (1, 1, 1), (0, 1, -1), (1, 0, -1))
@@ -72,7 +72,7 @@ def compare(
     return Sides(float(own), float(other), z)
 
 
-def _slow(values: np.ndarray, fps: float) -> np.ndarray:
+def slow(values: np.ndarray, fps: float) -> np.ndarray:
     """Mean over a second around every frame."""
     width = 2 * round(_SLOW_S * fps / 2) + 1
     padded = np.pad(values, width // 2, mode="edge")

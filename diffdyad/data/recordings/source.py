@@ -14,7 +14,6 @@ from diffdyad.data.exchange import Exchange
 from diffdyad.data.importers.recording import Importer, ImportOptions, Item, Recording, Side
 from diffdyad.data.recordings import activity, diarization, recognisers
 from diffdyad.data.recordings.features import FEATURES, add_features
-from diffdyad.data.recordings.filters import judge
 from diffdyad.data.recordings.hearing import Heard, hear, own_voice, residual_db, speech_share
 from diffdyad.data.recordings.manifest import Manifest, Session, load_manifest
 from diffdyad.data.recordings.steps import STEPS, Steps
@@ -187,7 +186,6 @@ class Recordings(Importer):
                 person.residual_db = residual_db(heard, sides[name], start, end) if name in sides else float("nan")
             exchange.reprojection_px = reprojection_px(recording.seen, start, end)
             add_features(exchange, self.manifest.backends.prosody)
-            judge(exchange)
 
     def close(self) -> None:
         """Decoded sound is made again when it is wanted; everything else that was found stays."""
