@@ -91,6 +91,19 @@ def _explain(error, name: str, revision: str | None, local: bool, allow_download
 
 
 @contextmanager
+def quiet():
+    """Without transformers' warnings: some are about what it does itself."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+@contextmanager
 def _no_progress_bar():
     """transformers draws one for every file it opens; a few megabytes from the disk deserve none."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
