@@ -13,7 +13,8 @@ from test_recordings import conversation
 
 from diffdyad.affect import AffectEncoder
 from diffdyad.cli import main
-from diffdyad.data.exchange import ExchangeShards
+from diffdyad.data.doctor import check_dataset
+from diffdyad.data.exchange import ExchangeShards, open_exchanges
 from diffdyad.data.recordings import inventions, tagging
 from diffdyad.data.recordings.agreement import agreed
 from diffdyad.data.recordings.build import build_dataset
@@ -275,6 +276,9 @@ def test_all_of_them_in_a_dataset(tmp_path, networks, monkeypatch):
         assert all(exchange.start_s <= tag.start_s < tag.end_s <= exchange.end_s for tag in person.tags)
     name, weights = exchange.affect_encoder.split("@")
     assert name == "affect" and len(weights) == 16 and row["affect_encoder"] == exchange.affect_encoder
+    stored = open_exchanges(tmp_path / "out", "test", str(tmp_path / "cache"))
+    assert stored.features["responder_affect"].shape == (None, 12)
+    assert not any("contradict" in problem for problem in check_dataset(tmp_path / "out").problems)
     steps = json.loads((tmp_path / "out" / "sessions.jsonl").read_text().splitlines()[0])["steps"]
     assert {"words", "tags", "affect"} <= set(steps)
     assert steps["words"]["backend"] == "whisper" and steps["words"]["settings"]["most_no_speech"] == 0.6
@@ -305,9 +309,12 @@ def test_what_is_not_asked_for_leaves_no_trace(tmp_path):
 @pytest.mark.parametrize(
     ("backends", "message"),
     [
-        ({"words": "whisper", "words_model": "nobody/nothing"}, "nobody/nothing"),
-        ({"tags": "ast", "tags_model": "nobody/nothing"}, "nobody/nothing"),
-        ({"affect": "nobody/nothing"}, "nobody/nothing"),
+        ({"words": "whisper", "words_model": "nobody/nothing"}, "hf download nobody/nothing` once, online, or name "
+         "another in `words_model`"),
+        ({"words": "whisper"}, "openai/whisper-small"),
+        ({"tags": "ast", "tags_model": "nobody/nothing"}, "another in `tags_model`"),
+        ({"tags": "ast", "tags_model": "./nowhere"}, "check the path"),
+        ({"affect": "nobody/nothing"}, "another in `affect`"),
         ({"words_model": "x"}, "words_model is for `words: whisper`, found `words: none`"),
         ({"words": "pocketsphinx", "words_revision": "x"}, "words_revision is for `words: whisper`"),
         ({"tags_model": "x"}, "tags_model is for `tags: ast`"),

@@ -25,6 +25,7 @@ WINDOW_S, HOP_S = 2.0, 0.2
 @lru_cache(maxsize=1)
 def load_affect(name: str, revision: str | None = None) -> AffectEncoder:
     """Raises UserError where it is neither a folder nor in the Hub's cache, or hears no waveforms of 16 kHz."""
+    load_pretrained("AutoConfig", name, revision, advice="name another in `affect`")
     encoder = AffectEncoder(name, revision, WINDOW_S, HOP_S)
     try:
         encoder.encode(torch.zeros(SAMPLING_RATE), SAMPLING_RATE)

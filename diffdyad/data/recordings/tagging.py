@@ -46,6 +46,7 @@ SHORTEST_S = 0.5  # of what is tagged at all: what may be a non-verbal turn
 LEAST_PROBABILITY = 0.3
 """Below, nothing is said of a sound. Classes are not exclusive: probabilities of one sound do not add up to 1."""
 
+_ADVICE = "name another in `tags_model`"
 _KEPT = 0.01
 _BATCH = 8
 
@@ -145,7 +146,7 @@ class Tagger:
     """A checkpoint of AST. identity: what stands for its weights."""
 
     def __init__(self, name: str, revision: str | None = None):
-        config = load_pretrained("AutoConfig", name, revision)
+        config = load_pretrained("AutoConfig", name, revision, advice=_ADVICE)
         if config.model_type != "audio-spectrogram-transformer":
             raise UserError(f"expected an AST checkpoint for tags_model, found {config.model_type!r} in {name}")
         self._columns = columns_of(config.id2label)
@@ -153,12 +154,12 @@ class Tagger:
             labels = ", ".join(list(config.id2label.values())[:3])
             raise UserError(f"expected AudioSet's classes, such as Speech and Laughter, in {name}, found {labels}, ...")
         self.model, info = load_pretrained(
-            "AutoModelForAudioClassification", name, revision, output_loading_info=True
+            "AutoModelForAudioClassification", name, revision, advice=_ADVICE, output_loading_info=True
         )
         if info["missing_keys"]:
             raise UserError(f"expected trained weights for all of {name}, found none for "
                             f"{sorted(info['missing_keys'])[0]}; give a checkpoint with its classifier")  # fmt: skip
-        self.extractor = load_pretrained("AutoFeatureExtractor", name, revision)
+        self.extractor = load_pretrained("AutoFeatureExtractor", name, revision, advice=_ADVICE)
         self.identity = weights_identity(name, revision, config)
 
     @torch.no_grad()

@@ -23,6 +23,8 @@ from diffdyad.text import TimedWord
 
 DEFAULT_WHISPER = "openai/whisper-small"
 
+_ADVICE = "name another in `words_model`"
+_NAMES = {"jv": "jw", "nb": "no", "cmn": "zh", "fil": "tl"}  # BCP 47's: Whisper's
 _UNSPACED = ("zh", "ja", "th", "lo", "my", "yue")  # languages that put no spaces between words
 _SHORTEST_S = 0.02
 _UNFINISHED = "\ufffd"  # half a character
@@ -49,12 +51,12 @@ class Whisper:
     """A checkpoint. identity: what stands for its weights; languages: its languages by code, () = English alone."""
 
     def __init__(self, name: str, revision: str | None = None):
-        config = load_pretrained("AutoConfig", name, revision)
+        config = load_pretrained("AutoConfig", name, revision, advice=_ADVICE)
         if config.model_type != "whisper":
             raise UserError(f"expected a Whisper checkpoint for words_model, found {config.model_type!r} in {name}")
-        self.model = load_pretrained("AutoModelForSpeechSeq2Seq", name, revision)
-        self.tokenizer = load_pretrained("AutoTokenizer", name, revision)
-        self.extractor = load_pretrained("AutoFeatureExtractor", name, revision)
+        self.model = load_pretrained("AutoModelForSpeechSeq2Seq", name, revision, advice=_ADVICE)
+        self.tokenizer = load_pretrained("AutoTokenizer", name, revision, advice=_ADVICE)
+        self.extractor = load_pretrained("AutoFeatureExtractor", name, revision, advice=_ADVICE)
         self.identity = weights_identity(name, revision, config)
         settings = self.model.generation_config
         if not hasattr(settings, "no_timestamps_token_id"):
@@ -70,6 +72,7 @@ class Whisper:
     def language(self, tag: str) -> str:
         """The code of a BCP 47 tag, "" for "". Raises UserError for a language that the checkpoint does not have."""
         code = tag.split("-")[0].lower()
+        code = _NAMES.get(code, code)
         known = self.languages or ("en",)
         if code and code not in known:
             named = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
