@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from diffdyad.data.recordings.hearing import Heard
 from diffdyad.data.recordings.source import Recordings
 from diffdyad.data.recordings.tagging import KINDS, Tagger, Tags, Window, columns_of, windows_of
 from diffdyad.data.recordings.turns import find_turns
-from diffdyad.data.recordings.whisper import Whisper, join_words
+from diffdyad.data.recordings.whisper import Whisper, join_words, within
 from diffdyad.data.recordings.words import Words
 from diffdyad.errors import UserError
 from diffdyad.media import normalise_loudness
@@ -121,6 +122,33 @@ def test_tokens_become_words():
     words = join_words(range(9), [1.0] * 9, [3.0] * 10, decode, True, 3.0)
     assert [w.word for w in words] == ["你", "好。"]
     assert all(0 <= w.start_s < w.end_s <= 3.0 for w in words)
+
+
+def test_pauses_at_a_segment_s_edges_are_no_words():
+    words = [TimedWord("a", 0.0, 2.5), TimedWord("b", 2.5, 2.8), TimedWord("c", 2.8, 6.0)]
+    assert [(w.start_s, w.end_s) for w in within(words, 2.0, 3.2)] == [(2.0, 2.5), (2.5, 2.8), (2.8, 3.2)]
+    assert within(words, 2.6, 2.7) == words  # the two contradict each other: nothing is said by that
+    assert within(words[:1], 1.0, 2.0) == [TimedWord("a", 1.0, 2.0)] and within([], 0.0, 1.0) == []
+
+
+def test_a_token_s_time_is_where_it_ends(networks):
+    """Of attention that is known: each step attends to what it predicts, and tokens follow the prompt's four."""
+    from transformers.generation.utils import GenerateEncoderDecoderOutput
+
+    edges = [0, 50, 80, 130, 180, 200]  # columns of 20 ms: a timestamp, three words, a timestamp, the end
+    steps = []
+    for begin, end in pairwise(edges):
+        row = torch.full((1, 2, 1, 1500), 1e-3)
+        row[..., begin:end] = 1.0
+        steps.append((row / row.sum(-1, keepdim=True),) * 2)
+    steps[0] = tuple(torch.cat([torch.full((1, 2, 4, 1500), 1 / 1500), row], 2) for row in steps[0])
+    model = Whisper(str(networks / "whisper")).model
+    out = GenerateEncoderDecoderOutput(sequences=torch.zeros(1, 4 + len(steps) + 1), cross_attentions=tuple(steps))
+    found = model._extract_token_timestamps(out, [[0, 0], [1, 1]], num_frames=torch.tensor([400]), num_input_ids=4)
+    assert found.shape == (1, 4 + len(steps) + 1)
+    ends = found[0, 4:].tolist()
+    # the step that is given token k attends to token k + 1: its time is where k ends
+    assert ends[1:5] == pytest.approx([edge * 0.02 for edge in edges[1:5]], abs=0.1)
 
 
 def test_whisper_s_words_lie_in_the_block_in_order(networks):

@@ -7,7 +7,7 @@ over the alignment heads, 20 ms), probabilities the mean over a word's tokens. I
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -26,7 +26,8 @@ DEFAULT_WHISPER = "openai/whisper-small"
 _ADVICE = "name another in `words_model`"
 _NAMES = {"jv": "jw", "nb": "no", "cmn": "zh", "fil": "tl"}  # BCP 47's: Whisper's
 _UNSPACED = ("zh", "ja", "th", "lo", "my", "yue")  # languages that put no spaces between words
-_SHORTEST_S = 0.02
+_SHORTEST_S = _STAMP_S = 0.02
+_PROMPT, _SPARE_TOKENS, _TOKENS_PER_S = 4, 30, 15  # no one talks faster; what repeats itself would go on for ever
 _UNFINISHED = "\ufffd"  # half a character
 
 
@@ -103,17 +104,20 @@ class Whisper:
         settings = self.model.generation_config
         no_speech = float(self._start(encoded).softmax(0)[settings.no_timestamps_token_id - 1])
         options = {"language": language or None, "task": "transcribe"} if self.languages else {}
+        seconds = len(waveform) / SAMPLING_RATE
+        most = min(self.model.config.max_target_positions - _PROMPT, _SPARE_TOKENS + round(_TOKENS_PER_S * seconds))
         with quiet():
             found = self.model.generate(
                 encoder_outputs=encoded, attention_mask=mask, return_timestamps=True, return_token_timestamps=True,
-                return_dict_in_generate=True, force_unique_generate_call=True, num_beams=1, do_sample=False, **options,
+                return_dict_in_generate=True, force_unique_generate_call=True, num_beams=1, do_sample=False,
+                max_new_tokens=most, **options,
             )  # fmt: skip
         count = len(found["scores"])
         tokens = found["sequences"][0, -count:].tolist()
         # a token's attention is that of the step which it is the input of: its time is where it ends
         ends = found["token_timestamps"][0, -count:].tolist()
         logprobs = [float(score[0].log_softmax(0)[token]) for score, token in zip(found["scores"], tokens)]
-        seconds = len(waveform) / SAMPLING_RATE
+        stamps = [(token - settings.no_timestamps_token_id - 1) * _STAMP_S for token in tokens]
         segments = []
         for first, last in _runs(tokens, settings.eos_token_id):
             times = [0.0, *ends][first : last + 1]
@@ -121,6 +125,9 @@ class Whisper:
                 tokens[first:last], np.exp(logprobs[first:last]).tolist(), times, self._decode,
                 language in _UNSPACED, seconds,
             )  # fmt: skip
+            opens = stamps[first - 1] if first else 0.0  # below 0: no timestamp
+            closes = stamps[last] if last < count and stamps[last] >= 0 else seconds
+            words = within(words, max(opens, 0.0), closes)
             text = self._decode(tokens[first:last])
             segments.append(Segment(words, text, no_speech, float(np.mean(logprobs[first:last]))))
         return segments
@@ -142,6 +149,17 @@ class Whisper:
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def within(words: list[TimedWord], start_s: float, end_s: float) -> list[TimedWord]:
+    """The first and the last word without what lies outside the segment's own times: attention alone gives a pause, or
+    a laugh, to the word beside it."""
+    words = list(words)
+    if words and start_s < words[0].end_s:
+        words[0] = replace(words[0], start_s=max(words[0].start_s, start_s))
+    if words and end_s > words[-1].start_s:
+        words[-1] = replace(words[-1], end_s=min(words[-1].end_s, end_s))
+    return words
 
 
 def _runs(tokens: Sequence[int], first_special: int) -> Iterator[tuple[int, int]]:
