@@ -6,6 +6,7 @@ Nothing is downloaded unless it is asked for: a name is a local folder, or what 
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,13 +93,15 @@ def _explain(error, name: str, revision: str | None, local: bool, allow_download
 
 @contextmanager
 def quiet():
-    """Without transformers' warnings: some are about what it does itself."""
+    """Without warnings: some of transformers' are about what it does itself."""
     from transformers.utils import logging
 
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.set_verbosity(before)
 

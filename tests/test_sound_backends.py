@@ -17,9 +17,10 @@ from diffdyad.cli import main
 from diffdyad.data.doctor import check_dataset
 from diffdyad.data.exchange import ExchangeShards, open_exchanges
 from diffdyad.data.recordings import inventions, tagging
-from diffdyad.data.recordings.agreement import agreed
+from diffdyad.data.recordings.agreement import agreed, voiced
 from diffdyad.data.recordings.build import build_dataset
-from diffdyad.data.recordings.hearing import Heard
+from diffdyad.data.recordings.hearing import Heard, own_voice
+from diffdyad.data.recordings.pcm import Pcm
 from diffdyad.data.recordings.source import Recordings
 from diffdyad.data.recordings.tagging import KINDS, Tagger, Tags, Window, columns_of, windows_of
 from diffdyad.data.recordings.turns import find_turns
@@ -196,7 +197,7 @@ def test_languages_are_those_of_the_checkpoint(networks):
 
 def test_windows_stay_in_their_span():
     assert windows_of([(10.0, 10.4), (0.0, 2.0)]) == [(0.0, 2.0)]
-    assert windows_of([(1.0, 4.5)]) == [(1.0, 3.0), (2.0, 4.0), (3.0, 4.5)]
+    assert windows_of([(1.0, 4.5)]) == [(1.0, 2.75), (2.75, 4.5)]
     assert windows_of([(1.0, 1.7)]) == [(1.0, 1.7)]
 
 
@@ -249,6 +250,17 @@ def test_non_verbal_is_what_all_three_agree_on():
         0.0: "verbal", 5.0: "nonverbal", 8.0: "nonverbal", 11.0: "verbal", 17.0: "nonverbal", 19.0: "nonverbal",
     }  # fmt: skip
     assert kinds(Words(), tags) == {0.0: "verbal", 5.0: "verbal", 8.0: "verbal", 11.0: "verbal", 17.0: "nonverbal"}
+
+
+def test_a_laugh_is_part_of_the_voice_and_a_door_is_not(tmp_path):
+    np.full(20 * 16000, 1000, "<i2").tofile(tmp_path / "a.pcm")
+    heard = heard_of([[(0.0, 2.0)], []], [[(3.0, 4.0), (5.0, 6.0)], []])
+    heard.sound = [Pcm(tmp_path / "a.pcm")] * 2
+    tags = Tags([[Window(3.0, 4.0, {"laughter": 0.8}), Window(5.0, 6.0, {})], []], True)
+    voices = voiced(heard, tags, agreed(heard, Words(), tags))
+    sound = own_voice(voices, 0, 0, 8 * 16000).reshape(8, 16000)[:, 4000:12000]
+    assert (np.abs(sound).max(1) > 0.01).tolist() == [True, True, False, True, False, False, False, False]
+    assert voiced(heard, Tags(), agreed(heard, Words(), Tags())) is heard
 
 
 def test_without_a_tagger_nothing_is_weighed():

@@ -1,11 +1,12 @@
-"""What is a sound without words: where voice activity, the recogniser and the tagger agree, those that were asked."""
+"""What is a sound without words: where voice activity, the recogniser and the tagger agree, those that were asked; and
+what is a person's voice then."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from diffdyad.data.recordings.frames import Span
+from diffdyad.data.recordings.frames import Span, merge
 from diffdyad.data.recordings.hearing import Heard
 from diffdyad.data.recordings.tagging import Tags
 from diffdyad.data.recordings.words import Words
@@ -31,3 +32,10 @@ def agreed(heard: Heard, words: Words, tags: Tags) -> Evidence:
     if has_words is None:
         return Evidence(sounds, None)
     return Evidence(sounds, lambda side, span: words.has_words(side, span) or not tags.is_vocal(side, span))
+
+
+def voiced(heard: Heard, tags: Tags, evidence: Evidence) -> Heard:
+    """With each person's sounds as part of the person's voice, where a tagger says that they are."""
+    if not tags.known:
+        return heard
+    return replace(heard, spans=[merge([*own, *more], 0.0) for own, more in zip(heard.spans, evidence.sounds)])

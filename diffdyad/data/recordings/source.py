@@ -15,7 +15,7 @@ from diffdyad.data.exchange import Exchange
 from diffdyad.data.importers.recording import Importer, ImportOptions, Item, Recording, Side
 from diffdyad.data.recordings import activity, diarization, recognisers
 from diffdyad.data.recordings.affect import add_affect, load_affect
-from diffdyad.data.recordings.agreement import agreed
+from diffdyad.data.recordings.agreement import agreed, voiced
 from diffdyad.data.recordings.features import FEATURES, add_features
 from diffdyad.data.recordings.filters import judge
 from diffdyad.data.recordings.hearing import Heard, hear, own_voice, residual_db, speech_share
@@ -177,10 +177,11 @@ class Recordings(Importer):
                            self.weights(backends.words_model), backends.words_revision)  # fmt: skip
         tags = find_tags(heard, steps, backends.tags, self.weights(backends.tags_model), backends.tags_revision)
         evidence = agreed(heard, words, tags)
+        voices = voiced(heard, tags, evidence)
         seen = see(files, [self.path(name) for name in session.motion or ()], session, backends, steps, heard.spans,
                    heard.seconds)  # fmt: skip
         sides = [
-            HeardSide(person, OwnVoice(heard, side), seen.motion[side], words=words.of(side), speech=heard.spans[side],
+            HeardSide(person, OwnVoice(voices, side), seen.motion[side], words=words.of(side), speech=heard.spans[side],
                       betas=_betas(seen.motion[side]))
             for side, person in enumerate(item.people)
         ]

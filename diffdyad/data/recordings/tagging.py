@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from diffdyad.data.recordings.steps import Steps
 from diffdyad.data.recordings.weights import package_version, weights_identity
 from diffdyad.errors import UserError
 from diffdyad.media import SAMPLING_RATE
-from diffdyad.pretrained import load_pretrained
+from diffdyad.pretrained import load_pretrained, quiet
 
 TAGS = ("none", "ast")
 DEFAULT_AST = "MIT/ast-finetuned-audioset-10-10-0.4593"
@@ -41,7 +42,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Our names for AudioSet's classes of the voice; a kind is as probable as its likeliest class."""
 
-WINDOW_S, HOP_S = 2.0, 1.0
+WINDOW_S = 2.0
 SHORTEST_S = 0.5  # of what is tagged at all: what may be a non-verbal turn
 LEAST_PROBABILITY = 0.3
 """Below, nothing is said of a sound. Classes are not exclusive: probabilities of one sound do not add up to 1."""
@@ -107,7 +108,7 @@ def find_tags(heard: Heard, steps: Steps, backend: str, model: str | None = None
     def tag(_) -> dict:
         return {"windows": [_tagged(heard, side, tagger) for side in range(len(heard.spans))]}
 
-    settings = {"weights": tagger.identity, "window_s": WINDOW_S, "hop_s": HOP_S, "shortest_s": SHORTEST_S}
+    settings = {"weights": tagger.identity, "window_s": WINDOW_S, "shortest_s": SHORTEST_S}
     found = steps.run("tags", backend, f"transformers {package_version('transformers')}", settings, heard.keys, tag)
     return Tags([[Window(*window) for window in own] for own in found.values["windows"]], True)
 
@@ -126,13 +127,14 @@ def _tagged(heard: Heard, side: int, tagger: Tagger) -> list[list]:
 
 
 def windows_of(spans: Sequence[Span]) -> list[Span]:
-    """Windows over each span that is long enough; none reaches beyond its span, so that each is of one thing."""
+    """Each span that is long enough in equal windows of about 2 s (1.5 to 3 s, but for shorter spans); none reaches
+    beyond its span, so that each is of one thing. The network takes as long for a short one as for 10 s."""
     found = []
     for start, end in sorted(spans):
         if end - start < SHORTEST_S:
             continue
-        count = max(1, int(np.ceil((end - start - WINDOW_S) / HOP_S - 1e-6)) + 1)
-        found += [(start + k * HOP_S, min(start + k * HOP_S + WINDOW_S, end)) for k in range(count)]
+        edges = np.linspace(start, end, max(1, round((end - start) / WINDOW_S)) + 1).tolist()
+        found += pairwise(edges)
     return found
 
 
@@ -159,7 +161,8 @@ class Tagger:
         if info["missing_keys"]:
             raise UserError(f"expected trained weights for all of {name}, found none for "
                             f"{sorted(info['missing_keys'])[0]}; give a checkpoint with its classifier")  # fmt: skip
-        self.extractor = load_pretrained("AutoFeatureExtractor", name, revision, advice=_ADVICE)
+        with quiet():  # it warns of its own mel bands
+            self.extractor = load_pretrained("AutoFeatureExtractor", name, revision, advice=_ADVICE)
         self.identity = weights_identity(name, revision, config)
 
     @torch.no_grad()
