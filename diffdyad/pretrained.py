@@ -6,6 +6,7 @@ Nothing is downloaded unless it is asked for: a name is a local folder, or what 
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,6 +89,21 @@ def _explain(error, name: str, revision: str | None, local: bool, allow_download
         f"expected a pretrained network for transformers, '{name}', found none that loads {where}: "
         f"{todo}{', or ' if advice else ''}{advice} ({reason[:200]})"
     )
+
+
+@contextmanager
+def quiet():
+    """Without warnings: some of transformers' are about what it does itself."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(before)
 
 
 @contextmanager

@@ -38,9 +38,10 @@ _ROWS_AT_ONCE = 64  # that are in memory while a shard is written
 class Exchange:
     """One previous turn and its response. Times in seconds on the exchange's clock unless named otherwise.
 
-    language: BCP 47, "" = not known; turns: all that were found in the record; prosody_encoder: what made
-    `Person.prosody`. Scores, NaN = not known: active_speaker_score, sync_lag_ms (sound against lips), reprojection_px
-    (of the tracker), reactivity (predicted from the previous turn alone). keep, reject_reasons: what filters say.
+    language: BCP 47, "" = not known; turns: all that were found in the record; prosody_encoder, affect_encoder: what
+    made `Person.prosody` and `Person.affect`, "" = nothing did. Scores, NaN = not known: active_speaker_score,
+    sync_lag_ms (sound against lips), reprojection_px (of the tracker), reactivity (predicted from the previous turn
+    alone). keep, reject_reasons: what filters say.
 
     The last block is the truth of a rehearsal corpus, and NaN, False or "" everywhere else: the previous
     turn's affect, the response's own, whether the responder reacts, and how (see docs/rehearsal.md).
@@ -72,6 +73,7 @@ class Exchange:
     language: str = ""
     turns: list[TurnSpan] = field(default_factory=list)
     prosody_encoder: str = ""
+    affect_encoder: str = ""
     active_speaker_score: float = math.nan
     sync_lag_ms: float = math.nan
     reprojection_px: float = math.nan
@@ -144,6 +146,7 @@ class Exchange:
                 expect(array.ndim == 2, f"{who}_{group} of shape (frames, channels)", array.shape)
                 expect(len(array) in (0, person.num_frames), f"{person.num_frames} frames of {who}_{group}", len(array))
                 expect(bool(np.isfinite(array).all()), f"finite {who}_{group}", "NaN or infinity")
+            expect(bool(np.isfinite(person.affect).all()), f"finite {who}_affect", "NaN or infinity")
             flags = len(person.valid)
             expect(flags == person.num_frames, f"{person.num_frames} flags in {who}_valid", flags)
             if person.num_frames:
@@ -154,7 +157,8 @@ class Exchange:
                        len(person.waveform) / SAMPLING_RATE)  # fmt: skip
 
 
-_PLAIN = [f for f in fields(Exchange) if f.name not in (*PEOPLE, "responder_name", "turns", "reject_reasons")]
+_OTHERWISE = (*PEOPLE, "responder_name", "turns", "reject_reasons", "affect_encoder")
+_PLAIN = [f for f in fields(Exchange) if f.name not in _OTHERWISE]
 _DTYPES = {"str": "string", "float": "float64", "bool": "bool"}
 _FLOAT32 = {"overlap_ratio", "valence", "arousal", "active_speaker_score", "sync_lag_ms", "reprojection_px",
             "reactivity"}  # fmt: skip
@@ -165,8 +169,11 @@ def group_widths(num_expression: int) -> dict[str, int]:
     return {"expression": num_expression, "eyelids": 2, **dict.fromkeys(POSE_GROUPS, 3)}
 
 
-def exchange_features(num_expression: int, num_prosody: int = 8):
-    """The columns on disk, a `datasets.Features`, for motions with so many expression coefficients."""
+def exchange_features(num_expression: int, num_prosody: int = 8, num_affect: int | None = None):
+    """The columns on disk, a `datasets.Features`, for motions with so many expression coefficients.
+
+    num_affect: channels of affect features; None = there are none, and no columns for them.
+    """
     from datasets import Array2D, Features, List, Value
 
     timed = {"start_s": Value("float64"), "end_s": Value("float64"), "probability": Value("float32")}
@@ -178,6 +185,8 @@ def exchange_features(num_expression: int, num_prosody: int = 8):
     columns["gap_s"] = Value("float64")
     columns["turns"] = List(turn)
     columns["reject_reasons"] = List(Value("string"))
+    if num_affect is not None:
+        columns["affect_encoder"] = Value("string")
     for who in PEOPLE:
         columns[f"{who}_audio"] = Value("binary")
         for group, width in group_widths(num_expression).items():
@@ -188,6 +197,8 @@ def exchange_features(num_expression: int, num_prosody: int = 8):
         columns[f"{who}_words"] = List({"word": Value("string"), **timed})
         columns[f"{who}_tags"] = List({"tag": Value("string"), **timed})
         columns[f"{who}_prosody"] = Array2D((None, num_prosody), "float32")
+        if num_affect is not None:
+            columns[f"{who}_affect"] = Array2D((None, num_affect), "float32")
         for name in ("residual_db", "valid_share", "head_sd_deg", "head_speed_deg_s", "head_range_deg"):
             single = name in ("residual_db", "valid_share")
             columns[f"{who}_{name}"] = Value("float32") if single else List(Value("float32"))
@@ -218,6 +229,8 @@ def to_row(exchange: Exchange) -> dict[str, Any]:
         ]
         row[f"{who}_tags"] = [asdict(tag) for tag in person.tags]
         row[f"{who}_prosody"] = np.asarray(person.prosody, np.float32)
+        if exchange.affect_encoder:
+            row["affect_encoder"], row[f"{who}_affect"] = exchange.affect_encoder, np.asarray(person.affect, np.float32)
         row[f"{who}_residual_db"] = person.residual_db
         row[f"{who}_valid_share"] = float(np.mean(person.valid)) if len(person.valid) else math.nan
         head = head_dynamics(person.motion, person.valid, exchange.fps)
@@ -251,12 +264,16 @@ def from_row(row: Mapping[str, Any], audio: bool = True) -> Exchange:
         prosody = np.asarray(row.get(f"{who}_prosody", ()), np.float32)
         if prosody.ndim == 2 and len(prosody):
             people[who].prosody = prosody
+        affect = np.asarray(row.get(f"{who}_affect", ()), np.float32)
+        if affect.ndim == 2 and len(affect):
+            people[who].affect = affect
     # where one side has no expressions, its width is the other's
     widths = {who: person.motion["expression"].shape[1] for who, person in people.items()}
     for person in people.values():
         if not len(person.motion["expression"]):
             person.motion["expression"] = np.zeros((0, max(widths.values())), np.float32)
     plain = {f.name: row[f.name] for f in _PLAIN if f.name in row}
+    plain["affect_encoder"] = row.get("affect_encoder", "")
     plain["turns"] = [TurnSpan(**turn) for turn in row.get("turns", ())]
     plain["reject_reasons"] = list(row.get("reject_reasons", ()))
     return Exchange(responder_name=row["responder"], **plain, **people)
@@ -280,7 +297,9 @@ def write_shard(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) -> i
     partial = path.with_name(f".{path.name}.partial")
     try:
         while batch := list(islice(rows, _ROWS_AT_ONCE)):
-            features = exchange_features(batch[0]["responder_expression"].shape[1], _prosody_width(batch[0]))
+            first = batch[0]
+            affect = max(first[f"{who}_affect"].shape[1] for who in PEOPLE) if "affect_encoder" in first else None
+            features = exchange_features(first["responder_expression"].shape[1], _prosody_width(first), affect)
             columns = {name: [row[name] for row in batch] for name in features}
             table = Dataset.from_dict(columns, features=features).data.table
             # arrow stamps no time into the file: the bytes depend on the rows (and on arrow's version) alone

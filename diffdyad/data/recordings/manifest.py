@@ -64,17 +64,52 @@ class Session(_Strict):
 
 
 class Backends(_Strict):
-    """What does each step, by name: docs/recordings.md. mediapipe_python: an interpreter that has MediaPipe;
-    mediapipe_model: a FaceLandmarker model; left out, the environment says (`diffdyad.tracking.landmarker`)."""
+    """What does each step, by name: docs/recordings.md. words_model, words_revision: weights for `words: whisper`,
+    tags_model, tags_revision: for `tags: ast`, a folder or a name on the Hub; affect: such a name itself, or "none".
+    mediapipe_python: an interpreter that has MediaPipe; mediapipe_model: a FaceLandmarker model; left out, the
+    environment says (`diffdyad.tracking.landmarker`)."""
 
     activity: str = "silero"
     diarization: str = "resemblyzer"
     words: str = "none"
+    words_model: str | None = None
+    words_revision: str | None = None
     sounds: str = "none"
+    tags: str = "none"
+    tags_model: str | None = None
+    tags_revision: str | None = None
     prosody: str = "prosody"
+    affect: str = "none"
+    affect_revision: str | None = None
     motion: str = "none"
     mediapipe_python: str | None = None
     mediapipe_model: str | None = None
+
+    @model_validator(mode="after")
+    def _wanted(self) -> Backends:
+        for key, backend in _WEIGHTS_OF.items():
+            if getattr(self, key) is not None and getattr(self, backend[0]) != backend[1]:
+                found = getattr(self, backend[0])
+                raise ValueError(f"{key} is for `{backend[0]}: {backend[1]}`, found `{backend[0]}: {found}`")
+        if self.affect_revision is not None and self.affect == "none":
+            raise ValueError("affect_revision is for an encoder's name in `affect`, found `affect: none`")
+        return self
+
+
+_WEIGHTS_OF = {
+    "words_model": ("words", "whisper"), "words_revision": ("words", "whisper"),
+    "tags_model": ("tags", "ast"), "tags_revision": ("tags", "ast"),
+}  # fmt: skip
+"""Keys that only one backend takes: the key of that, and its name."""
+
+WEIGHTS = ("words_model", "tags_model", "affect")
+"""Keys that name weights."""
+
+LATER = {
+    "words_model": None, "words_revision": None, "tags": "none", "tags_model": None, "tags_revision": None,
+    "affect": "none", "affect_revision": None,
+}  # fmt: skip
+"""Keys that there have not always been, and what they are where nothing is asked for: datasets stay what they were."""
 
 
 class Manifest(_Strict):

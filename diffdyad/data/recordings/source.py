@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from diffdyad.data.encoded import weights_of
 from diffdyad.data.exchange import Exchange
 from diffdyad.data.importers.recording import Importer, ImportOptions, Item, Recording, Side
 from diffdyad.data.recordings import activity, diarization, recognisers
+from diffdyad.data.recordings.affect import add_affect, load_affect
+from diffdyad.data.recordings.agreement import agreed, voiced
 from diffdyad.data.recordings.features import FEATURES, add_features
 from diffdyad.data.recordings.hearing import Heard, hear, own_voice, residual_db, speech_share
-from diffdyad.data.recordings.manifest import Manifest, Session, load_manifest
+from diffdyad.data.recordings.manifest import LATER, WEIGHTS, Manifest, Session, load_manifest
 from diffdyad.data.recordings.steps import STEPS, Steps
+from diffdyad.data.recordings.tagging import DEFAULT_AST, TAGS, Tags, find_tags, load_tagger
 from diffdyad.data.recordings.turns import find_turns
 from diffdyad.data.recordings.watching import Kind, Seen, check_motion, kind_of, reprojection_px, see
 from diffdyad.data.recordings.words import WORDS, Words, find_words
@@ -61,7 +65,9 @@ class HeardRecording(Recording):
 
     session: Session | None = None
     heard: Heard | None = None
+    steps: Steps | None = None
     words: Words = field(default_factory=Words)
+    tags: Tags = field(default_factory=Tags)
     seen: Seen = field(default_factory=Seen)
 
 
@@ -122,17 +128,33 @@ class Recordings(Importer):
         activity.check_activity(backends.activity)
         if any(session.layout == "mixed" for session in self.manifest.sessions):
             diarization.diarization_version(backends.diarization)
-        if backends.words == "pocketsphinx":
-            recognisers.load(backends.words)
-        for what, name, known in (("words", backends.words, WORDS), ("prosody", backends.prosody, FEATURES)):
+        for what, name, known in (("words", backends.words, WORDS), ("tags", backends.tags, TAGS),
+                                  ("prosody", backends.prosody, FEATURES)):  # fmt: skip
             if name not in known:
                 raise UserError(f"expected a backend for {what} among {', '.join(known)}, found {name!r}")
-
+        if backends.words != "none":
+            recogniser = recognisers.load(backends.words, self.weights(backends.words_model), backends.words_revision)
+            for language in {session.language or self.manifest.language for session in self.manifest.sessions}:
+                recogniser.language(language)
+        if backends.tags != "none":
+            load_tagger(self.weights(backends.tags_model) or DEFAULT_AST, backends.tags_revision)
+        if backends.affect != "none":
+            load_affect(self.weights(backends.affect), backends.affect_revision)
         check_motion(self.manifest)
 
     def settings(self) -> dict[str, Any]:
-        # where a machine keeps its interpreters changes nothing
-        return {"manifest": self.manifest.model_dump(mode="json", exclude={"backends": {"mediapipe_python"}})}
+        backends = self.manifest.backends
+        # where a machine keeps its interpreters changes nothing; what came later and is not asked for, neither
+        left = {"mediapipe_python"} | {key for key in LATER if getattr(backends, key) == LATER[key]}
+        settings: dict[str, Any] = {"manifest": self.manifest.model_dump(mode="json", exclude={"backends": left})}
+        named = {key: weights_of(self.weights(getattr(backends, key))) for key in WEIGHTS if getattr(backends, key)}
+        if folders := {key: digest for key, digest in named.items() if digest}:
+            settings["weights"] = folders
+        return settings
+
+    def weights(self, name: str | None) -> str | None:
+        """A folder beside the manifest, or else a name as it is: of a folder, or on the Hub."""
+        return str(self.path(name)) if name and self.path(name).is_dir() else name
 
     def path(self, name: str) -> Path:
         return self.source.parent / name
@@ -150,11 +172,15 @@ class Recordings(Importer):
         heard = hear(files, steps, session.layout, session.channels, session.offsets_s, backends.activity,
                      backends.diarization)  # fmt: skip
         self._steps += [steps.folder / key for key in heard.keys if key.startswith("media-")]
-        words = find_words(heard, steps, backends.words, session.language or self.manifest.language)
+        words = find_words(heard, steps, backends.words, session.language or self.manifest.language,
+                           self.weights(backends.words_model), backends.words_revision)  # fmt: skip
+        tags = find_tags(heard, steps, backends.tags, self.weights(backends.tags_model), backends.tags_revision)
+        evidence = agreed(heard, words, tags)
+        voices = voiced(heard, tags, evidence)
         seen = see(files, [self.path(name) for name in session.motion or ()], session, backends, steps, heard.spans,
                    heard.seconds)  # fmt: skip
         sides = [
-            HeardSide(person, OwnVoice(heard, side), seen.motion[side], words=words.of(side), speech=heard.spans[side],
+            HeardSide(person, OwnVoice(voices, side), seen.motion[side], words=words.of(side), speech=heard.spans[side],
                       betas=_betas(seen.motion[side]))
             for side, person in enumerate(item.people)
         ]
@@ -168,12 +194,12 @@ class Recordings(Importer):
             notes.append("one microphone: the first to speak is taken as the first of `speakers`")
         return HeardRecording(
             sides, heard.seconds, source=self.manifest.name, notes=notes, about=about, session=session, heard=heard,
-            words=words, seen=seen, cuts_s=seen.cuts_s,
-            turns=find_turns(heard.spans, heard.sounds, words.has_words if words.known else None),
+            words=words, tags=tags, seen=seen, steps=steps, cuts_s=seen.cuts_s,
+            turns=find_turns(heard.spans, evidence.sounds, evidence.has_words),
         )  # fmt: skip
 
     def complete(self, recording: HeardRecording, exchanges: list[Exchange]) -> None:
-        session, heard = recording.session, recording.heard
+        session, heard, backends = recording.session, recording.heard, self.manifest.backends
         sides = {person: side for side, person in enumerate(session.people)}
         for exchange in exchanges:
             exchange.language = recording.words.language or session.language or self.manifest.language
@@ -184,8 +210,14 @@ class Recordings(Importer):
             for name, person in ((exchange.previous_speaker, exchange.previous), (
                 exchange.responder_name, exchange.responder)):  # fmt: skip
                 person.residual_db = residual_db(heard, sides[name], start, end) if name in sides else float("nan")
+                if name in sides and recording.tags.known:
+                    tags = recording.tags.of(sides[name], start, end)
+                    person.tags = [replace(t, start_s=t.start_s + exchange.start_s, end_s=t.end_s + exchange.start_s)
+                                   for t in tags]  # fmt: skip
             exchange.reprojection_px = reprojection_px(recording.seen, start, end)
-            add_features(exchange, self.manifest.backends.prosody)
+            add_features(exchange, backends.prosody)
+        if backends.affect != "none":
+            add_affect(exchanges, recording.steps, heard.keys, self.weights(backends.affect), backends.affect_revision)
 
     def close(self) -> None:
         """Decoded sound is made again when it is wanted; everything else that was found stays."""

