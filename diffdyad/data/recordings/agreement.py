@@ -34,8 +34,6 @@ def agreed(heard: Heard, words: Words, tags: Tags) -> Evidence:
     return Evidence(sounds, lambda side, span: words.has_words(side, span) or not tags.is_vocal(side, span))
 
 
-def voiced(heard: Heard, tags: Tags, evidence: Evidence) -> Heard:
-    """With each person's sounds as part of the person's voice, where a tagger says that they are."""
-    if not tags.known:
-        return heard
+def voiced(heard: Heard, evidence: Evidence) -> Heard:
+    """With each person's sounds that make a turn, laughter say, as part of the person's voice."""
     return replace(heard, spans=[merge([*own, *more], 0.0) for own, more in zip(heard.spans, evidence.sounds)])

@@ -176,7 +176,7 @@ class Recordings(Importer):
                            self.weights(backends.words_model), backends.words_revision)  # fmt: skip
         tags = find_tags(heard, steps, backends.tags, self.weights(backends.tags_model), backends.tags_revision)
         evidence = agreed(heard, words, tags)
-        voices = voiced(heard, tags, evidence)
+        voices = voiced(heard, evidence)
         seen = see(files, [self.path(name) for name in session.motion or ()], session, backends, steps, heard.spans,
                    heard.seconds)  # fmt: skip
         sides = [
