@@ -1,6 +1,6 @@
-"""Makes what `assets/` carries out of a finished run of configs/rehearsal.yaml.
+"""Makes what `assets/` carries out of a finished run of configs/rehearsal-context.yaml.
 
-    python benchmarks/make_assets.py runs/rehearsal data/rehearsal
+    python benchmarks/make_assets.py runs/rehearsal-context data/rehearsal [--knob report/knob.json]
 
 default/: the trained pipeline in half precision, with its card; exchanges/: a few exchanges of the corpus'
 test split, whose people, voices and dialogues are in none of the training data.
@@ -16,6 +16,7 @@ import yaml
 
 from diffdyad.card import write_card
 from diffdyad.data.exchange import Exchange, ExchangeShards
+from diffdyad.knob import KNOB
 from diffdyad.media import SAMPLING_RATE, encode_flac
 from diffdyad.motion import save_motion
 from diffdyad.pipeline import DyadPipeline
@@ -25,12 +26,14 @@ ASSETS = Path(__file__).resolve().parents[1] / "assets"
 NUM_EXCHANGES = 3
 
 
-def save_default(run: Path) -> None:
+def save_default(run: Path, knob: Path | None) -> None:
     pipeline = DyadPipeline.from_pretrained(run / "pipeline")
     pipeline.denoiser.half()
     target = ASSETS / "default"
     shutil.rmtree(target, ignore_errors=True)
     pipeline.save_pretrained(target, safe_serialization=True)
+    if knob is not None:
+        shutil.copyfile(knob, target / KNOB)
     write_card(target, run)
     # where the run lay is nobody's business
     settings = without_machine(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")))
@@ -88,8 +91,9 @@ if __name__ == "__main__":
     parser.add_argument("run", type=Path, help="folder of the finished run")
     parser.add_argument("corpus", type=Path, help="folder of its corpus")
     parser.add_argument("--only", choices=("default", "exchanges"))
+    parser.add_argument("--knob", type=Path, help="what `diffdyad context` found about the run's pipeline")
     arguments = parser.parse_args()
     if arguments.only != "exchanges":
-        save_default(arguments.run)
+        save_default(arguments.run, arguments.knob)
     if arguments.only != "default":
         save_exchanges(arguments.corpus)

@@ -50,7 +50,7 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
     """
 
     # also under from_pretrained(torch_dtype=...): half precision would no longer be the corpus' statistics
-    _keep_in_fp32_modules = ["mean", "std"]  # noqa: RUF012
+    _keep_in_fp32_modules = ["mean", "std", "voice"]  # noqa: RUF012
     allow_download = False
 
     @register_to_config

@@ -5,31 +5,40 @@ from __future__ import annotations
 import faulthandler
 import multiprocessing
 import os
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from threading import Thread
 
 
-def start_worker() -> None:
-    """In a worker process: one thread of torch's, since the workers share the cores; one that dies says where, and none
-    outlives the process that it works for, even where that was killed."""
+def spawned(count: int, begin: Callable[..., None] | None = None, *arguments) -> ProcessPoolExecutor:
+    """Worker processes, each of which begins with `begin(*arguments)`; spawned, not forked: a fork of a process with
+    torch's threads may hang."""
+    return ProcessPoolExecutor(
+        count, multiprocessing.get_context("spawn"), _start_worker, (pickle.dumps((begin, arguments)),)
+    )
+
+
+def _start_worker(pickled: bytes) -> None:
+    """One thread each, since the workers share the cores; one that dies says where, and none outlives the process that
+    it works for, even where that was killed."""
+    for library in ("OMP", "OPENBLAS", "MKL"):  # read when numpy and torch are loaded, which comes after
+        os.environ[f"{library}_NUM_THREADS"] = "1"
     import torch
 
     faulthandler.enable()
     torch.set_num_threads(1)
     Thread(target=_end_with_parent, daemon=True).start()
+    begin, arguments = pickle.loads(pickled)
+    if begin is not None:
+        begin(*arguments)
 
 
 def _end_with_parent() -> None:
     wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
-
-
-def spawned(count: int) -> ProcessPoolExecutor:
-    """Worker processes; spawned, not forked: a fork of a process with torch's threads may hang."""
-    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=start_worker)
 
 
 def pool_of(count: int) -> Executor:

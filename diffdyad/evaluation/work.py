@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 import numpy as np
 import torch
 
-from diffdyad.data.workers import start_worker
+from diffdyad.data.workers import spawned
 from diffdyad.errors import UserError
 from diffdyad.evaluation.clips import PHASES, Clip
 from diffdyad.evaluation.controls import CONTROLS, Control, Corpus
@@ -155,7 +153,7 @@ def in_order(work: ClipWork, chunks: Sequence[list[int]]) -> Iterator[tuple[list
             torch.set_num_threads(threads)
         return
     # plain pickle: torch's own would send every tensor as a file of shared memory, and there are thousands
-    executor = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (pickle.dumps(work),))
+    executor = spawned(workers, _begin, pickle.dumps(work))
     try:
         for chunk, (results, pools) in zip(chunks, executor.map(_do, chunks)):
             yield chunk, results, pools
@@ -171,9 +169,8 @@ def in_order(work: ClipWork, chunks: Sequence[list[int]]) -> Iterator[tuple[list
 _work: ClipWork | None = None  # of a worker process
 
 
-def _start_worker(pickled: bytes) -> None:
+def _begin(pickled: bytes) -> None:
     global _work
-    start_worker()
     _work = pickle.loads(pickled)
 
 
