@@ -96,7 +96,6 @@ class VertexLoss:
         sums.add("vertex", (points - target_points).square().sum(-1), known[..., None])
         sums.add("aperture", (opening - target_opening).square().sum(-1), known[..., None])
 
-
     def add_speech_to(self, sums: LossSums, forecast: Tensor, target: Tensor, known: Tensor) -> None:
         """Like `add_to`, on the opening alone, of what speech makes one expect. Errors of a mouth that is nearly shut
         count most: what is expected lies between shut and open wherever speech leaves it open."""
