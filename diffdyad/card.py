@@ -22,6 +22,7 @@ from diffdyad.evaluation.brief import MEANINGS
 from diffdyad.journal import Log, read_log
 from diffdyad.knob import card_section
 from diffdyad.motion import MotionLayout
+from diffdyad.staging import write_text
 from diffdyad.traces import without_machine
 
 CARD, CURVES, SETTINGS = "README.md", "curves.png", "training.yaml"
@@ -77,12 +78,7 @@ def write_card(
         pipeline, settings, log, license or about.get("license"), description or about.get("description") or "",
         bool(panels),
     )  # fmt: skip
-    partial = out / f".{CARD}.partial"
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, out / CARD)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(out / CARD, text)
     return out / CARD
 
 

@@ -1,6 +1,6 @@
-"""Output folders that appear whole or not at all.
+"""Output that appears whole or not at all: texts, and folders.
 
-Files are written to a temporary folder beside their destination (inside it, where the destination exists:
+A folder's files are written to a temporary folder beside their destination (inside it, where the destination exists:
 it may be a mount of its own), and moved into place at the end. Whatever ends the work early takes the
 temporary folder along, and the parent folders that were made for it.
 """
@@ -28,6 +28,16 @@ def cleared(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """The whole file, or what was there."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager

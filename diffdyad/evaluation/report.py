@@ -8,6 +8,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from diffdyad.staging import write_text
+
 FORMAT = 1
 _ROUNDING = 1e-8
 
@@ -139,12 +141,7 @@ class Report:
         folder.mkdir(parents=True, exist_ok=True)
         written = []
         for name, text in (("metrics.json", self.to_json()), ("metrics.md", self.to_markdown())):
-            partial = folder / f".{name}.partial"
-            try:
-                partial.write_text(text, encoding="utf-8")
-                os.replace(partial, folder / name)
-            finally:
-                partial.unlink(missing_ok=True)
+            write_text(folder / name, text)
             written.append(folder / name)
         return written
 

@@ -49,6 +49,7 @@ from diffdyad.media import SAMPLING_RATE, normalise_loudness
 from diffdyad.pipeline import DyadPipeline
 from diffdyad.render import Renderer, render_frames
 from diffdyad.sample import load_pipeline
+from diffdyad.staging import write_text
 
 NUM_CLIPS = 6
 _PATIENCE = timedelta(days=1)
@@ -140,7 +141,7 @@ def _head(name: str | None, pipeline: DyadPipeline) -> HeadModel | None:
 
 def _write(out: Path, findings: Findings, arguments, head, videos, judged, clock) -> None:
     if arguments.store:
-        _replace(Path(arguments.model) / KNOB, json.dumps(page.knob(findings), indent=1) + "\n")
+        write_text(Path(arguments.model) / KNOB, json.dumps(page.knob(findings), indent=1) + "\n")
     title = f"{Path(arguments.model).name} on {Path(arguments.dataset).resolve().name}"
     document = {
         "format": page.FORMAT, **page.to_json(findings), "knob": page.knob(findings), "blind": judged,
@@ -152,17 +153,7 @@ def _write(out: Path, findings: Findings, arguments, head, videos, judged, clock
         "report.html": page.to_html(findings, title, head, videos, judged, clock),
     }
     for name, text in texts.items():
-        _replace(out / name, text)
-
-
-def _replace(path: Path, text: str) -> None:
-    """The whole file, or what was there."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        write_text(out / name, text)
 
 
 # --------------------------------------------------------------------------------------------- videos

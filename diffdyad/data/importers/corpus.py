@@ -25,7 +25,7 @@ from diffdyad.data.filters import Filters
 from diffdyad.data.importers import importer_of
 from diffdyad.data.importers.cutting import Session, cut, session_name
 from diffdyad.data.importers.recording import Importer, ImportOptions, Item
-from diffdyad.data.importers.report import ImportReport, card, collect, write_text
+from diffdyad.data.importers.report import ImportReport, card, collect
 from diffdyad.data.importers.splits import assign
 from diffdyad.data.recordings.steps import STEPS, file_hash
 from diffdyad.data.scores import add_scores
@@ -33,7 +33,7 @@ from diffdyad.data.workers import spawned
 from diffdyad.errors import UserError
 from diffdyad.flame import FLAME_BASES
 from diffdyad.lock import only_one
-from diffdyad.staging import DISK_FULL
+from diffdyad.staging import DISK_FULL, write_text
 
 VERSION = 2
 """Raise it when what every importer does changes: datasets of different versions are not continued as one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from diffdyad.data.exchange import SPLITS
 from diffdyad.data.filtering import Tally
 from diffdyad.data.importers.recording import Importer
 from diffdyad.errors import EXIT_OK, EXIT_PARTIAL, PartialFailure
+from diffdyad.staging import write_text
 
 REPORT, TO_TRACK = "sessions.jsonl", "to_track.jsonl"
 _NAMED = 20  # failures that a message names; all of them are in the report
@@ -100,12 +100,6 @@ def collect(
         if content:
             write_text(out / name, "".join(json.dumps(line, sort_keys=True) + "\n" for line in content))
     return report
-
-
-def write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def card(importer: Importer, report: ImportReport, settings: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from diffdyad.data.recordings.frames import Span
 from diffdyad.errors import UserError
+from diffdyad.staging import write_text
 
 Speakers = Mapping[str, Sequence[Span]]
 """Speech of each speaker by name."""
@@ -29,13 +30,7 @@ def rttm_lines(recording: str, speakers: Speakers) -> list[str]:
 def write_rttm(path: str | os.PathLike, recording: str, speakers: Speakers) -> None:
     """`rttm_lines` as a file, which appears whole or not at all."""
     text = "".join(f"{line}\n" for line in rttm_lines(recording, speakers))
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(Path(path), text)
 
 
 def read_rttm(path: str | os.PathLike, recording: str | None = None) -> dict[str, list[Span]]:

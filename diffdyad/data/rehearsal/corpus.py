@@ -23,6 +23,7 @@ from diffdyad.data.rehearsal.session import FPS, SESSIONS_PER_PAIR, SessionKey, 
 from diffdyad.data.rehearsal.visemes import log_energy
 from diffdyad.data.workers import spawned
 from diffdyad.errors import UserError
+from diffdyad.staging import write_text
 
 GENERATOR_VERSION = 4
 """Raise it when the generator changes: corpora of different versions are not continued as one."""
@@ -161,8 +162,8 @@ def rehearse(
         if executor is not None:
             executor.shutdown(wait=True, cancel_futures=True)
     if todo or not (out / "README.md").exists():
-        _write_text(out / "README.md", card(out, settings))
-    _write_text(out / MARKER, json.dumps({**_marker(settings), "finished": True}, indent=2) + "\n")
+        write_text(out / "README.md", card(out, settings))
+    write_text(out / MARKER, json.dumps({**_marker(settings), "finished": True}, indent=2) + "\n")
     return out
 
 
@@ -203,7 +204,7 @@ def _claim(out: Path, settings: RehearsalSettings) -> bool:
         raise UserError(f"expected a new or empty folder, found other files in {out}; give another --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _write_text(marker, json.dumps(_marker(settings), indent=2) + "\n")
+        write_text(marker, json.dumps(_marker(settings), indent=2) + "\n")
     except PermissionError:
         raise UserError(f"cannot write to {out}: permission denied; give another --out") from None
     if shutil.disk_usage(out).free < settings.hours * 1.5e8:
@@ -215,12 +216,6 @@ def is_finished(folder: str | os.PathLike) -> bool:
     """Whether the folder holds a whole rehearsal corpus."""
     marker = Path(folder) / MARKER
     return marker.exists() and bool(json.loads(marker.read_text()).get("finished"))
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 _COUNTED = ["start_s", "end_s", "gap_s", "response_kind", "reactive", "previous_speaker", "responder", "session_id",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from diffdyad.errors import UserError
 from diffdyad.evaluation.effect.conditions import NEAR, NULL, TRUE
 from diffdyad.evaluation.intervals import exact_binomial_interval
+from diffdyad.staging import write_text
 
 KEY, ANSWERS, PAGE = "key.json", "answers*.json", "index.html"
 _TEMPLATE = Path(__file__).with_name("blind.html")
@@ -45,12 +45,7 @@ def write_page(folder: Path, trials: Sequence[Trial], generator: np.random.Gener
     template = _TEMPLATE.read_text(encoding="utf-8")
     page = template.replace("__TRIALS__", json.dumps(shown)).replace("__PAGE__", _name(key))
     for name, text in ((PAGE, page), (KEY, json.dumps(key, indent=1) + "\n")):
-        partial = folder / f".{name}.partial"
-        try:
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, folder / name)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_text(folder / name, text)
 
 
 def _name(key: list[dict]) -> str:
