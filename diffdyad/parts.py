@@ -124,7 +124,8 @@ def build(config: RunConfig, around: Surroundings, saved: Saved | None = None) -
         context = ContextEncoder(**settings, widths=widths).fit(exchange.turn for exchange in exchanges)
         if head is not None:
             stats.aperture_jacobian.copy_(aperture_jacobian(head, layout, stats))
-    vertex_loss = VertexLoss(head, layout).to(around.device) if head is not None else None
+    wanted = any((config.loss.vertex, config.loss.aperture, config.loss.speech_aperture))
+    vertex_loss = VertexLoss(head, layout).to(around.device) if head is not None and wanted else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)  # the initial weights; put back on leaving
         denoiser = MotionDenoiser(

@@ -1,5 +1,7 @@
 """Tests over independent pairs, against SciPy, known answers and simulated truth; and what verdicts follow."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -160,3 +162,16 @@ def test_cannot_tell_says_how_many_more_pairs():
     verdict = decide(evidence(gap=(True, False)))
     assert verdict.more_units == units_needed(0.2) - 53
     assert f"{verdict.more_units} more independent pairs" in verdict.sentence
+
+
+def test_without_a_placebo_nothing_is_meaningful():
+    verdict = decide(replace(evidence(), placebo={}))
+    assert verdict.word == CANNOT_TELL and "no placebo" in verdict.sentence
+
+
+def test_too_few_answers_are_told_from_too_few_pairs():
+    weak = replace(effect(positive=False, d_z=0.5), num_units=10)
+    few = replace(evidence(), retrieval=Endpoint("3", "", "", {"swap-near": weak}))
+    verdict = decide(few)
+    assert units_needed(0.5) < 53 and verdict.more_units == 0
+    assert "times as many answers" in verdict.sentence and "pairs needed" not in verdict.sentence

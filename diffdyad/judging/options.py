@@ -155,7 +155,7 @@ def _context(arguments: argparse.Namespace) -> None:
     within("--lips-margin-mm", arguments.lips_margin_mm, 0.01, 10)
     within("--answer-s", arguments.answer_s, 1, 5)
     within("--limit-pairs", arguments.limit_pairs, 2, 10**9)
-    within("--budget", arguments.budget, 0.1, 1000)
+    within("--budget", arguments.budget, 0.25, 1000)  # of fewer answers than 8 nothing follows
     within("--critic-pairs", arguments.critic_pairs, 100, 10**7)
     within("--seed", arguments.seed, 0, 2**31 - 1)
     within("--workers", arguments.workers, 1, 1024)

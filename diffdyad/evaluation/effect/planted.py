@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffdyad.data.exchange import SPLITS, Exchange, ExchangeShards, to_row, write_shard
+from diffdyad.data.exchange import PEOPLE, SPLITS, Exchange, ExchangeShards, to_row, write_shard
 from diffdyad.errors import UserError
 from diffdyad.evaluation.voice import frame_energy_db
 from diffdyad.media import SAMPLING_RATE
@@ -73,6 +73,18 @@ def _redundant(exchange: Exchange) -> float:
 CUES = {"affect": _affect, "timing": _timing, "text": _text, "redundant": _redundant}
 
 
+def cue_of(exchange: Exchange, plant: Plant, seed: int = 0) -> float:
+    """What moves the answer's face: -1, 0 or 1."""
+    if plant.channel == "confounded":
+        return mood_of(exchange.session_id, seed)
+    return CUES.get(plant.channel, _affect)(exchange)
+
+
+def cues_of(shards: ExchangeShards, plant: Plant) -> np.ndarray:
+    """Of all exchanges: (N,)."""
+    return np.array([cue_of(shards[k], plant) for k in range(len(shards))])
+
+
 def amplitude(partial_r2: float, cues: np.ndarray, residual_share: np.ndarray, std: np.ndarray, num_frames: int,
               fps: float, constant: bool = False) -> float:  # fmt: skip
     """How far the coefficients go for the cues (N,) to explain so much of what the own audio leaves.
@@ -113,25 +125,26 @@ def plant_corpus(source: str | Path, out: str | Path, plant: Plant, size: float,
     """
     source, out = Path(source), Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    hears = plant.channel in ("timing", "placebo")  # else sound is passed on as it is
     for split in SPLITS:
-        shards = ExchangeShards(source, split)
+        shards = ExchangeShards(source, split, audio=hears)
         for number, path in enumerate(shards.paths):
             target = out / path.name
             if target.exists():
                 continue
             members = [k for k, (shard, _, _) in enumerate(shards._where) if shard == number]
-            exchanges = [shards[k] for k in members]
-            write_shard(target, [to_row(made) for made in _planted(exchanges, plant, size, split, seed)])
+            rows = [to_row(made) for made in _planted([shards[k] for k in members], plant, size, split, seed)]
+            if plant.channel != "placebo":
+                rows = [row | shards.row(k, [f"{who}_audio" for who in PEOPLE]) for k, row in zip(members, rows)]
+            write_shard(target, rows)
     return out
 
 
 def _planted(exchanges: Sequence[Exchange], plant: Plant, size: float, split: str, seed: int) -> list[Exchange]:
-    if plant.channel == "placebo":
-        made = [with_reaction(x, _affect(x), size) for x in exchanges]
-        return made if split == "test" else permuted(made, np.random.default_rng([seed, len(made)]))
-    if plant.channel == "confounded":
-        return [with_reaction(x, mood_of(x.session_id, seed), size, session=True) for x in exchanges]
-    return [with_reaction(x, CUES[plant.channel](x), size) for x in exchanges]
+    made = [with_reaction(x, cue_of(x, plant, seed), size, session=plant.channel == "confounded") for x in exchanges]
+    if plant.channel == "placebo" and split != "test":
+        return permuted(made, np.random.default_rng([seed, len(made)]))
+    return made
 
 
 def mood_of(session: str, seed: int) -> float:

@@ -2,7 +2,8 @@
 
 A reaction is planted into the truth's own expressions: per exchange a fixed pattern over channels, one of a few, that
 fades after the onset, in a quarter of the exchanges; scaled to a partial R2 given the own audio. An ideal model knows
-it: its loss gap against another turn is |r - r'|^2 + 2 e (r - r'), e what it cannot know. Units differ as they do.
+it: its loss gap against another turn is |r - r'|^2 + 2 e (r - r'), e what it cannot know, and against none r' is 0.
+Units differ as they do.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffdyad.evaluation.arrays import Array
+from diffdyad.evaluation.effect.conditions import NEAR
 from diffdyad.evaluation.effect.inference import POWER, power_of, unit_means, units_needed
 from diffdyad.evaluation.effect.reading import Item
 from diffdyad.motion import MotionStats
@@ -39,15 +41,15 @@ class PowerRow:
 
 def power_table(
     items: Sequence[Item], stats: MotionStats, num_frames: int, generator: np.random.Generator,
-    effects: Sequence[float] = EFFECTS, efficiency: float = 1.0,
+    effects: Sequence[float] = EFFECTS, contrast: str = NEAR,
 ) -> list[PowerRow]:
-    """efficiency: of what an ideal model would find, the share that the model at hand is trusted to find."""
+    """contrast: NEAR, another turn, or NULL, none."""
     residual, known = residuals(items, stats, num_frames)
     units = np.array([item.unit for item in items])
     num_units = len(np.unique(units))
     rows, seeds = [], generator.integers(2**63, size=_NUM_DRAWS).tolist()  # the same reactions at every size
     for effect in effects:
-        sizes = [_size(residual, known, units, effect, efficiency, stats, np.random.default_rng(seed))
+        sizes = [_size(residual, known, units, effect, contrast, stats, np.random.default_rng(seed))
                  for seed in seeds]  # fmt: skip
         d_z = float(np.median(sizes))
         rows.append(PowerRow(effect, d_z, power_of(d_z, num_units), units_needed(d_z, POWER)))
@@ -88,10 +90,10 @@ def _ridge(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _size(
-    residual: Array, known: Array, units: Array, effect: float, efficiency: float, stats: MotionStats,
+    residual: Array, known: Array, units: Array, effect: float, contrast: str, stats: MotionStats,
     generator: np.random.Generator,
 ) -> float:
-    """d_z of the gap against another turn when reactions explain `effect` of the residual's variance."""
+    """d_z of the gap when reactions explain `effect` of the residual's variance."""
     count, num_frames, width = residual.shape
     patterns = generator.normal(size=(_NUM_PATTERNS, width)) * residual[known].std(0)
     fade = np.exp(-np.arange(num_frames) / stats.config.fps / FADE_S)
@@ -103,9 +105,8 @@ def _size(
         return 0.0
     # r explains `effect` of r + e
     reaction *= np.sqrt(effect / (1 - effect) * np.square(residual[known]).sum() / power)
-    expected = efficiency * reaction
-    wrong = expected[generator.permutation(count)]
-    gap = (np.square(residual + reaction - wrong) - np.square(residual + reaction - expected)) * known[..., None]
+    wrong = reaction[generator.permutation(count)] if contrast == NEAR else 0.0
+    gap = (np.square(residual + reaction - wrong) - np.square(residual)) * known[..., None]
     means = unit_means(gap.sum((1, 2)) / np.maximum(known.sum(1) * width, 1), units)
     spread = means.std(ddof=1)
     return float(means.mean() / spread) if spread > 0 else 0.0

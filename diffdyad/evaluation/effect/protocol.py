@@ -31,6 +31,7 @@ from diffdyad.evaluation.effect.inference import (
     unit_means,
 )
 from diffdyad.evaluation.effect.network import Network
+from diffdyad.evaluation.effect.power import power_table
 from diffdyad.evaluation.effect.reading import Item, Reading, read_items, usable
 from diffdyad.evaluation.effect.swaps import Swaps, find_swaps
 from diffdyad.evaluation.effect.verdict import Endpoint, Evidence, Verdict, decide
@@ -140,6 +141,9 @@ def prepare(pipeline: DyadPipeline, settings: ProtocolSettings, crew: Crew) -> S
             f"{settings.dataset}, found {len(units)} ({len(items)} exchanges): nothing could be concluded about "
             "others; add people, or see `diffdyad context DATASET --power`"
         )
+    if not _face_moves(items, pipeline):
+        raise UserError(f"expected answers whose expression changes, found the same face in all {len(items)} of the "
+                        f"split {settings.split} of {settings.dataset}: no context can be told from it; was it tracked?")
     swaps = find_swaps(items, np.random.default_rng([settings.seed, 1]))
     if (swaps.near >= 0).mean() < 0.5:
         raise UserError(
@@ -156,6 +160,13 @@ def _read(pipeline: DyadPipeline, settings: ProtocolSettings, crew: Crew) -> lis
         progress=crew.bar("reading"),
     )  # fmt: skip
     return usable(items, pipeline.fps)
+
+
+def _face_moves(items: Sequence[Item], pipeline: DyadPipeline) -> bool:
+    """Whether any expression channel differs between the known frames of the answers."""
+    span = pipeline.layout.slices["expression"]
+    known = [item.features.motion[:, span][item.features.valid[:, 0]] for item in items]
+    return any(bool((values != known[0][:1]).any()) for values in known)
 
 
 def first_pairs(items: list[Item], most: int | None) -> list[Item]:
@@ -224,7 +235,7 @@ def conclude(
     evidence = Evidence(
         gap_end, energy, third, _lips(answers, chosen, chosen_units, face, settings.lips_margin_mm),
         _placebo(gaps, units, settings, rng, placebo, setting), r2, settings.smallest_effect,
-        {name: _power_at(gaps, name, units, settings.smallest_effect) for name in CONTRASTS}, setting.num_units,
+        {name: _power_at(gaps, name, setting, settings, pipeline) for name in CONTRASTS}, setting.num_units,
     )  # fmt: skip
     doses = dose.doses(answers, chosen, chosen_units, truths, face, pipeline.statistics, settings.lips_margin_mm,
                        rng) if face else []  # fmt: skip
@@ -334,12 +345,21 @@ def _partial_r2(gaps: Gaps, wrong: str, units: np.ndarray, rng: np.random.Genera
     return ratio_interval((errors[wrong] - errors[TRUE])[known], errors[NULL][known], units[known], rng, 0.9)
 
 
-def _power_at(gaps: Gaps, wrong: str, units: np.ndarray, smallest: float) -> float:
-    """Power to find a partial R2 of `smallest`, given how much units differ."""
+def _power_at(gaps: Gaps, wrong: str, setting: Setting, settings: ProtocolSettings, pipeline: DyadPipeline) -> float:
+    """Power to find a partial R2 of the smallest of interest: the lower of two.
+
+    One takes units to differ as this model's gaps do, which is nothing where it ignores the turn; the other as an
+    ideal model's would, for reactions of that size planted into the truth.
+    """
+    smallest = settings.smallest_effect
     errors = {name: gaps.expected_error(name)[0] for name in (TRUE, NULL, wrong)}
-    means = unit_means((errors[wrong] - errors[TRUE]) / np.nanmean(errors[NULL]), units)
+    means = unit_means((errors[wrong] - errors[TRUE]) / np.nanmean(errors[NULL]), setting.units)
     spread = means.std(ddof=1)
-    return power_of(smallest / spread, len(means)) if spread > 0 else 1.0
+    own = power_of(smallest / spread, len(means)) if spread > 0 else 1.0
+    rng = np.random.default_rng([settings.seed, 7])
+    frames = round(settings.answer_s * pipeline.fps)
+    (ideal,) = power_table(setting.items, pipeline.statistics, frames, rng, [smallest], wrong)
+    return min(own, ideal.power)
 
 
 def _placebo(gaps, units, settings, rng, placebo: DyadPipeline | None, setting: Setting) -> dict[str, Effect]:

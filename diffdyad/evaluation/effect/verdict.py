@@ -60,7 +60,7 @@ def decide(evidence: Evidence) -> Verdict:
     """The verdict of docs/context.md: conjunctions, each endpoint calibrated alone."""
     e = evidence
     second = e.retrieval if e.retrieval.testable else e.energy
-    placebo_null = not any(effect.is_positive for effect in e.placebo.values())
+    placebo_null = bool(e.placebo) and not any(effect.is_positive for effect in e.placebo.values())
     lips_hold = e.lips is not None and e.lips.holds
     reasons = [
         _say(e.gap), _say(second),
@@ -96,21 +96,31 @@ _WRONG = {"null": "no context", "swap-near": "another turn of the same speaker"}
 
 def _open(e: Evidence, second: Endpoint, placebo_null: bool, lips_hold: bool, reasons: list[str]) -> Verdict:
     if e.gap.holds and second.holds:
-        what = "the lips are not shown to hold" if placebo_null else "the placebo found an effect, too"
+        what = "the placebo found an effect, too" if e.placebo else "there is no placebo to show that nothing else would"
+        what = "the lips are not shown to hold" if placebo_null else what
         return Verdict(CANNOT_TELL, f"Cannot tell: the context changes the motion as it should, but {what}.", reasons)
-    needed = [units_needed(effect.d_z) for endpoint in (e.gap, second) for effect in endpoint.contrasts.values()
-              if not effect.is_positive]  # fmt: skip
-    known = [count for count in needed if count is not None]
-    # where the estimate points the wrong way, what would show the smallest effect of interest
-    known += [units_at_power(power, e.num_units) for power in e.power_at_smallest.values() if len(known) < len(needed)]
-    known = [count for count in known if count is not None]
+    open_ones = [effect for endpoint in (e.gap, second) for effect in endpoint.contrasts.values()
+                 if not effect.is_positive]  # fmt: skip
+    needed = [(units_needed(effect.d_z), effect.num_units) for effect in open_ones]
+    known = [(count, there) for count, there in needed if count is not None]
+    if len(known) < len(needed):
+        # where the estimate points the wrong way, what would show the smallest effect of interest
+        counts = [units_at_power(power, e.num_units) for power in e.power_at_smallest.values()]
+        known += [(count, e.num_units) for count in counts if count is not None]
     if not known:
         return Verdict(CANNOT_TELL, "Cannot tell, and what was measured does not say how many more pairs would.",
                        reasons)  # fmt: skip
-    more = max(1, max(known) - e.num_units)
+    more = max(0, max(count for count, _ in known) - e.num_units)
+    # answers are made to some of the exchanges alone, one of each pair of people first
+    factor = max((count / there for count, there in known if there < e.num_units), default=0.0)
+    if factor <= 1:
+        more = max(1, more)
+    wanted = [f"{more} more independent pairs needed"] if more else []
+    if factor > 1:
+        wanted.append(f"{math.ceil(10 * factor) / 10:g} times as many answers needed (--budget)")
     return Verdict(
-        CANNOT_TELL, f"Cannot tell: {more} more independent pairs needed, if the effect is what it looks like "
-        f"({e.num_units} were there).", reasons, more,
+        CANNOT_TELL, f"Cannot tell: {', and '.join(wanted)}, if the effect is what it looks like "
+        f"({e.num_units} pairs were there).", reasons, more,
     )  # fmt: skip
 
 
