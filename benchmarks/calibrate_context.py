@@ -14,9 +14,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 from calibration_tables import print_tables
@@ -28,6 +30,7 @@ from diffdyad.evaluation.effect.reading import Reading, read_items, usable
 from diffdyad.sample import load_pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
+PLANTED = "planted.json"
 _FRAMES = 100
 
 
@@ -55,7 +58,7 @@ def work(arguments: argparse.Namespace, hours: float, plants: Sequence[Plant], s
     source = arguments.out / "corpora" / "none-0"
     if not (source / "rehearsal.json").exists():
         _run(1, "data", "rehearse", "--out", source, "--hours", hours, "--seed", 0, "--effect", 0)
-    plant_all(source, arguments.out, plants)
+    plant_all(source, arguments.out, plants, arguments.jobs)
     threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
 
     def judge(plant: Plant, seed: int) -> None:
@@ -74,24 +77,29 @@ def work(arguments: argparse.Namespace, hours: float, plants: Sequence[Plant], s
             list(pool.map(judge, plants, [seed] * len(plants)))
 
 
-def plant_all(source: Path, out: Path, plants: Sequence[Plant]) -> None:
+def plant_all(source: Path, out: Path, plants: Sequence[Plant], jobs: int) -> None:
     """A corpus for each effect, as large as is needed for the share of what the own audio leaves."""
-    left = None
-    for plant in plants:
-        corpus = out / "corpora" / plant.name
-        if (corpus / "planted.json").exists():
-            continue
-        if left is None:
-            pipeline = load_pipeline("default", "cpu")
-            items = usable(read_items(source, "validation", out / "cache", Reading.of(pipeline)), pipeline.fps)
-            left, known = residuals(items, pipeline.statistics, _FRAMES)
-            share = (left[known] ** 2).mean(0)
-            std = pipeline.statistics.std[pipeline.layout.slices["expression"]].numpy()
-        is_mood = plant.channel == "confounded"
-        cues = cues_of(ExchangeShards(source, "validation"), plant)
-        size = amplitude(plant.partial_r2, cues, share, std, _FRAMES, pipeline.fps, constant=is_mood)
-        plant_corpus(source, corpus, plant, size)
-        (corpus / "planted.json").write_text(json.dumps({"amplitude": size, "partial_r2": plant.partial_r2}))
+    missing = [plant for plant in plants if not (out / "corpora" / plant.name / PLANTED).exists()]
+    if not missing:
+        return
+    pipeline = load_pipeline("default", "cpu")
+    items = usable(read_items(source, "validation", out / "cache", Reading.of(pipeline)), pipeline.fps)
+    left, known = residuals(items, pipeline.statistics, _FRAMES)
+    share = (left[known] ** 2).mean(0)
+    std = pipeline.statistics.std[pipeline.layout.slices["expression"]].numpy()
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        work = [pool.submit(plant_one, source, out / "corpora" / plant.name, plant, share, std, pipeline.fps)
+                for plant in missing]  # fmt: skip
+        for future in work:
+            future.result()
+
+
+def plant_one(source: Path, corpus: Path, plant: Plant, share: np.ndarray, std: np.ndarray, fps: float) -> None:
+    """One corpus. share, std: (E,) what the own audio leaves, in variances of the channel, and its deviation."""
+    cues = cues_of(ExchangeShards(source, "validation"), plant)
+    size = amplitude(plant.partial_r2, cues, share, std, _FRAMES, fps, constant=plant.channel == "confounded")
+    plant_corpus(source, corpus, plant, size)
+    (corpus / PLANTED).write_text(json.dumps({"amplitude": size, "partial_r2": plant.partial_r2}))
 
 
 def _run(threads: int, *words) -> None:

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from diffdyad import __version__
 from diffdyad.errors import UserError, redact
+from diffdyad.knob import KNOB
 
 INDEX = "model_index.json"
 """The file that makes a folder or a repository a pipeline."""
@@ -96,7 +97,7 @@ def fetch(
             folder = Path(snapshot_download(revision=revision, allow_patterns=[INDEX], **options))
         _check_whole(folder, place)
         components = _components(folder / INDEX, place)
-        patterns = [INDEX, "README.md", "training.yaml", "sources.json"]
+        patterns = [INDEX, "README.md", "training.yaml", "sources.json", KNOB]
         patterns += [f"{part}/*.{kind}" for part in components for kind in ("json", "safetensors")]
         with _calm(bars=sys.stderr.isatty()):
             # by its commit: all files are of one and the same, whatever is pushed meanwhile

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from diffdyad.errors import UserError
+from diffdyad.staging import write_text
 
 KNOB = "knob.json"
 
@@ -30,6 +32,30 @@ def read_knob(folder: Path) -> dict | None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"expected what `diffdyad context` wrote in {path}, cannot read it: {error!r}; delete it, or "
                         "run the command again") from None  # fmt: skip
+
+
+def store_knob(folder: Path, knob: dict) -> None:
+    """Leaves it beside a pipeline's weights, and its summary in the pipeline's card, where it has one."""
+    folder = Path(folder)
+    write_text(folder / KNOB, json.dumps(knob, indent=1) + "\n")
+    card = folder / "README.md"
+    if card.is_file():
+        write_text(card, with_section(card.read_text(encoding="utf-8"), card_section(folder)[0]))
+
+
+def with_section(card: str, section: str) -> str:
+    """The card with this section in the place of the one of that title; a new one comes before `## Use`, or last."""
+    title = section.split("\n", 1)[0]
+    parts = re.split(r"^(?=## )", card, flags=re.MULTILINE)
+    places = [k for k, part in enumerate(parts) if part.split("\n", 1)[0].strip() == title]
+    if places:
+        parts[places[0]] = section + "\n\n"
+    else:
+        before = [k for k, part in enumerate(parts) if part.startswith("## Use")] or [len(parts)]
+        parts.insert(before[0], section + "\n\n")
+        if before[0] and not parts[before[0] - 1].endswith("\n\n"):
+            parts[before[0] - 1] = parts[before[0] - 1].rstrip("\n") + "\n\n"
+    return "".join(parts).rstrip("\n") + "\n"
 
 
 def card_section(folder: Path) -> list[str]:

@@ -172,7 +172,8 @@ def test_a_private_repository(server, worker, run, voices, tmp_path):
     line = worker.fails(*sample("ann/secret", tmp_path / "out", voices))
     assert "ann/secret" in line and "hf auth login" in line and "HF_TOKEN" in line
     assert not list(tmp_path.iterdir()) and not list(worker.home.rglob("*secret*/snapshots/*"))
-    assert worker(*sample("ann/secret", tmp_path / "out", voices), token=READER)[0] == 0
+    r = worker(*sample("ann/secret", tmp_path / "out", voices), token=READER)
+    assert r[0] == 0, r
     server.repositories["ann/secret"].private = False
     assert "public" in worker.fails(*push, token=WRITER)
 
@@ -216,6 +217,18 @@ def test_the_round_trip_is_bit_equal(server, worker, pushed, run, voices, tmp_pa
     server.fresh()
     assert worker(*sample("ann/evening", tmp_path / "again", voices))[0] == 0
     assert not server.said("GET", "/get/") and len(server.said()) == 1
+
+
+def test_what_is_known_of_the_guidance_scale_travels_with_the_weights(server, worker, voices, tmp_path):
+    known = tmp_path / "known"
+    build_tiny_pipeline(seed=2).save_pretrained(known)
+    knob = {"largest_usable_scale": 2.0, "change_mm": {"0": {"brows": 0.0}, "3": {"brows": 1.5}}}
+    (known / "knob.json").write_text(json.dumps(knob))
+    assert worker("push", known, "ann/known", "--license", "mit", token=WRITER)[0] == 0
+    code, out, _ = worker(*sample("ann/known", tmp_path / "out", voices, "--guidance-scale", 2))
+    assert code == 0 and "guidance scale 2 moves the face, mm: brows 1.00" in out
+    assert "## Context" in server.repositories["ann/known"].commits[
+        server.repositories["ann/known"].branches["main"]]["README.md"][0].decode()  # fmt: skip
 
 
 def test_diffusers_own_push_works(server, worker, run, tmp_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from diffdyad.errors import UserError
-from diffdyad.knob import card_section, describe_knob, read_knob
+from diffdyad.knob import card_section, describe_knob, read_knob, store_knob
 
 KNOB = {"verdict": "meaningful", "sentence": "It matters.", "largest_usable_scale": 2.0,
         "change_mm": {"0": {"brows": 0.0, "lips": 0.0}, "1": {"brows": 0.4, "lips": 0.1},
@@ -27,3 +27,18 @@ def test_a_knob_is_read_where_there_is_one_and_damage_is_said(tmp_path):
     (tmp_path / "knob.json").write_text('{"change_mm": 3}')
     with pytest.raises(UserError, match="knob.json"):
         read_knob(tmp_path)
+
+
+def test_storing_puts_the_summary_into_the_card_once(tmp_path):
+    store_knob(tmp_path, KNOB)
+    assert read_knob(tmp_path) == KNOB and not (tmp_path / "README.md").exists()
+    card = tmp_path / "README.md"
+    for before in ("---\nlicense: mit\n---\n# A\n\n## Figures\n\nmany\n\n## Use\n\nas is\n", "# A\n"):
+        card.write_text(before)
+        store_knob(tmp_path, KNOB)
+        first = card.read_text()
+        assert card_section(tmp_path)[0] in first and first.startswith(before.split("## Use")[0].rstrip("\n"))
+        assert "\n\n## Context\n\n" in first and ("## Use" not in before or first.endswith("|\n\n## Use\n\nas is\n"))
+        store_knob(tmp_path, KNOB | {"verdict": "cannot tell"})
+        second = card.read_text()
+        assert second == first.replace("**meaningful**", "**cannot tell**")

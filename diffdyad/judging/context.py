@@ -44,7 +44,7 @@ from diffdyad.evaluation.effect.protocol import (
 from diffdyad.evaluation.effect.reading import Reading, read_items, usable
 from diffdyad.export import join_panels, write_video
 from diffdyad.head import HeadModel
-from diffdyad.knob import KNOB
+from diffdyad.knob import store_knob
 from diffdyad.media import SAMPLING_RATE, normalise_loudness
 from diffdyad.pipeline import DyadPipeline
 from diffdyad.render import Renderer, render_frames
@@ -141,7 +141,7 @@ def _head(name: str | None, pipeline: DyadPipeline) -> HeadModel | None:
 
 def _write(out: Path, findings: Findings, arguments, head, videos, judged, clock) -> None:
     if arguments.store:
-        write_text(Path(arguments.model) / KNOB, json.dumps(page.knob(findings), indent=1) + "\n")
+        store_knob(arguments.model, page.knob(findings))
     title = f"{Path(arguments.model).name} on {Path(arguments.dataset).resolve().name}"
     document = {
         "format": page.FORMAT, **page.to_json(findings), "knob": page.knob(findings), "blind": judged,

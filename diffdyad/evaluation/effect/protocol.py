@@ -143,7 +143,8 @@ def prepare(pipeline: DyadPipeline, settings: ProtocolSettings, crew: Crew) -> S
         )
     if not _face_moves(items, pipeline):
         raise UserError(f"expected answers whose expression changes, found the same face in all {len(items)} of the "
-                        f"split {settings.split} of {settings.dataset}: no context can be told from it; was it tracked?")
+                        f"split {settings.split} of {settings.dataset}: no context can be told from it; was it "
+                        "tracked?")  # fmt: skip
     swaps = find_swaps(items, np.random.default_rng([settings.seed, 1]))
     if (swaps.near >= 0).mean() < 0.5:
         raise UserError(

@@ -96,8 +96,9 @@ _WRONG = {"null": "no context", "swap-near": "another turn of the same speaker"}
 
 def _open(e: Evidence, second: Endpoint, placebo_null: bool, lips_hold: bool, reasons: list[str]) -> Verdict:
     if e.gap.holds and second.holds:
-        what = "the placebo found an effect, too" if e.placebo else "there is no placebo to show that nothing else would"
-        what = "the lips are not shown to hold" if placebo_null else what
+        what = "the lips are not shown to hold"
+        if not placebo_null:
+            what = "the placebo found an effect, too" if e.placebo else "there is no placebo to compare with"
         return Verdict(CANNOT_TELL, f"Cannot tell: the context changes the motion as it should, but {what}.", reasons)
     open_ones = [effect for endpoint in (e.gap, second) for effect in endpoint.contrasts.values()
                  if not effect.is_positive]  # fmt: skip
