@@ -182,8 +182,9 @@ def _pools(
     for split in ("train", "validation"):
         make = _cached if config.data.features == "cached" else _on_the_fly
         found[split] = make(config, split, form, settings, around)
-    train = Pool(found["train"], config.data.stream, config.training.seed)
-    validation = Pool(found["validation"], None, config.training.seed)
+    permute = config.data.permute_turns
+    train = Pool(found["train"], config.data.stream, config.training.seed, permute)
+    validation = Pool(found["validation"], None, config.training.seed, permute)
     exchanges = validation.exchanges(0)
     validation.close()
     return train, exchanges

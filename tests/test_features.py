@@ -92,6 +92,19 @@ def test_a_stream_moves_over_all_shards_and_depends_on_the_step_alone():
     assert [other.members(step) for step in range(0, 80, 10)] != [pool.members(step) for step in range(0, 80, 10)]
 
 
+def test_permuted_turns_are_all_anothers_and_the_same_in_every_run(dataset, tmp_path):
+    paths = build(dataset, tmp_path)
+
+    def turns(**options):
+        items = Pool(Files([paths]), None, 4, **options).exchanges(0)
+        return {item.exchange_id: item.turn.features["motion"].double().sum().item() for item in items}
+
+    own, other = turns(), turns(permute_turns=True)
+    assert own.keys() == other.keys() and len(set(own.values())) == len(own) > 1
+    assert sorted(own.values()) == sorted(other.values()) and all(own[name] != other[name] for name in own)
+    assert turns(permute_turns=True) == other
+
+
 def weights(folder, step=6):
     return load_file(folder / "run" / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
 

@@ -75,11 +75,23 @@ class OnTheFly:
             self._executor = None
 
 
-class Pool:
-    """The exchanges of any step. make: windows over exchanges, once their statistics are known."""
+def with_turns_permuted(items: Sequence[ExchangeFeatures], generator: torch.Generator) -> list[ExchangeFeatures]:
+    """Every answer after the turn of another exchange, none after its own where there are two or more."""
+    order = [k for k in torch.randperm(len(items), generator=generator).tolist() if not items[k].alone]
+    found = list(items)
+    for own, other in zip(order, order[1:] + order[:1]):
+        found[own] = replace(items[own], turn=items[other].turn)
+    return found
 
-    def __init__(self, source: Files | OnTheFly, stream: StreamConfig | None, seed: int):
-        self.source, self.stream, self.seed = source, stream, seed
+
+class Pool:
+    """The exchanges of any step. make: windows over exchanges, once their statistics are known.
+
+    permute_turns: previous turns are exchanged among the exchanges of a shard.
+    """
+
+    def __init__(self, source: Files | OnTheFly, stream: StreamConfig | None, seed: int, permute_turns: bool = False):
+        self.source, self.stream, self.seed, self.permute_turns = source, stream, seed, permute_turns
         self.make: Callable[[Sequence[ExchangeFeatures]], ExchangeWindows] | None = None
         self._loaded: dict[Member, list[ExchangeFeatures]] = {}
         self._members: tuple[Member, ...] | None = None
@@ -108,11 +120,15 @@ class Pool:
         for member in members:
             if member not in self._loaded:
                 self.source.request(member)
-        self._loaded = {m: self._loaded[m] if m in self._loaded else self.source.take(m) for m in members}
+        self._loaded = {m: self._loaded[m] if m in self._loaded else self._take(m) for m in members}
         usable = [item for items in self._loaded.values() for item in items if item.is_usable]
         if not usable:
             raise UserError("expected at least one usable exchange (with motion that is known), found none")
         return usable
+
+    def _take(self, member: Member) -> list[ExchangeFeatures]:
+        items = self.source.take(member)
+        return with_turns_permuted(items, keyed_generator(self.seed, "turns", *member)) if self.permute_turns else items
 
     def at(self, step: int) -> ExchangeWindows:
         """Windows over the exchanges of a step; the next shard is made ready meanwhile."""
