@@ -71,7 +71,7 @@ def card_section(folder: Path) -> list[str]:
     return [
         f"## Context\n\nDoes the previous turn change the motion, in the right direction? `diffdyad context`: "
         f"**{knob.get('verdict', 'not judged')}**. {knob.get('sentence', '')}\n\nLargest usable guidance scale: "
-        f"{float(knob['largest_usable_scale']):g}. Change of the face against scale 0:\n\n{table}"
+        f"{_largest(knob)}. Change of the face against scale 0:\n\n{table}"
     ]
 
 
@@ -87,4 +87,10 @@ def describe_knob(knob: dict, scales: Sequence[float]) -> list[str]:
         lines.append(f"guidance scale {scale:g} moves the face, mm: {said}")
     largest = float(knob["largest_usable_scale"])
     beyond = ", ".join(f"{scale:g}" for scale in scales if scale > largest)
-    return [*lines, f"largest usable guidance scale: {largest:g}{f' (beyond it: {beyond})' if beyond else ''}"]
+    return [*lines, f"largest usable guidance scale: {_largest(knob)}{f' (beyond it: {beyond})' if beyond else ''}"]
+
+
+def _largest(knob: dict) -> str:
+    largest = float(knob["largest_usable_scale"])
+    is_last = largest >= max((float(scale) for scale in knob["change_mm"]), default=np.inf)
+    return f"{largest:g}{', the highest that was tried' if is_last else ''}"

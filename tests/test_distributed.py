@@ -1,14 +1,11 @@
 """Two real processes compute what one does."""
 
 import json
-import os
-import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from launching import launch_two
 from small_exchanges import small_config, write_dataset
 
 from diffdyad.training import train
@@ -29,29 +26,11 @@ torch.distributed.destroy_process_group()
 """
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def launch(folder: Path, *runs: list[str]) -> subprocess.CompletedProcess:
-    """Two CPU processes under `accelerate launch`, one run after the other, each with its overrides.
-
-    --cpu with --num_processes 2 would quietly run one.
-    """
+    """Two processes that train, one run after the other, each with its overrides."""
     script = folder / "rank.py"
     script.write_text(RANK)
-    command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-        "--main_process_port", str(free_port()), str(script), str(folder), json.dumps(runs),
-    ]  # fmt: skip
-    environment = {
-        **os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *(p for p in sys.path if p)]),
-    }  # fmt: skip
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    return launch_two(script, str(folder), json.dumps(runs))
 
 
 def log(run: Path) -> list[dict]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from browser import Browser, needs_chromium
 from conftest import build_tiny_pipeline
+from launching import launch_two
 from test_effect_pages import all_right
 
 from diffdyad import cli
@@ -22,7 +23,7 @@ from diffdyad.evaluation.effect import critic, dose, protocol, retrieval, where
 from diffdyad.evaluation.effect.answers import Answers, Ask
 from diffdyad.evaluation.effect.bleed import without_bleed
 from diffdyad.evaluation.effect.conditions import NEAR, NULL, TRUE, mixed, scrambled
-from diffdyad.evaluation.effect.dose import largest_usable
+from diffdyad.evaluation.effect.dose import Dose, largest_usable
 from diffdyad.evaluation.effect.planted import DOWN, UP, amplitude, permuted, with_reaction
 from diffdyad.evaluation.effect.reading import cut_at_onset
 from diffdyad.evaluation.effect.where import half_life_s
@@ -169,6 +170,27 @@ def test_the_protocol_reaches_a_verdict(run):
     assert page.count("data:video/mp4") == 2
     assert "NaN" not in re.sub("base64,[A-Za-z0-9+/=]*", "", page)  # in a picture's bytes it is no word
     assert not any(link in page for link in ("http://", "https://", "src='/"))
+
+
+LAUNCHED = """
+import sys
+from diffdyad import cli
+from diffdyad.evaluation.effect import dose, protocol, where
+from diffdyad.judging import context
+protocol.NUM_SAMPLES, dose.SCALES, where.SPLIT_SAMPLES = 2, (0.0, 1.0, 3.0), 2
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_two_processes_find_what_one_does(run, tmp_path):
+    script, out = tmp_path / "launched.py", tmp_path / "report"
+    script.write_text(LAUNCHED)
+    argv = [str(out) if word == str(run.out) else word for word in run.argv if word != "--store"] + ["--no-video"]
+    launched = launch_two(script, *argv)
+    assert launched.returncode == 0, launched.stderr[-2000:]
+    one, two = (json.loads((folder / "report.json").read_text()) for folder in (run.out, out))
+    assert two["facts"]["processes"] == 2 and one["verdict"] == two["verdict"]
+    assert one["evidence"] == two["evidence"] and one["doses"] == two["doses"]
 
 
 def test_what_was_found_is_stored_beside_the_model(run):
@@ -352,6 +374,13 @@ def test_half_life():
     times = np.arange(100) / 25
     assert half_life_s(times, np.exp(-times)) == pytest.approx(np.log(2), abs=0.04)
     assert np.isnan(half_life_s(times, np.ones(100))) and np.isnan(half_life_s(times, np.zeros(100)))
+
+
+def test_a_scale_is_usable_where_direction_lips_and_liveliness_stay():
+    good = Dose(2.0, {}, (0, 0), {}, 0.0, 0.9, 0.8, 0.0, 0.0, 0.0, 0.1, True, 0.2, jerk=1.1, speed=1.0)
+    assert good.is_usable
+    for less in ({"cosine_low": 0.5}, {"lips_hold": False}, {"jerk": 1.4}, {"jerk": 0.5}, {"speed": 0.5}, {"speed": 2.0}):
+        assert not replace(good, **less).is_usable and replace(good, scale=1.0, **less).is_usable
 
 
 def test_the_largest_usable_scale_is_before_the_first_that_is_not():

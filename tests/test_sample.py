@@ -174,12 +174,14 @@ def test_flow_matching_models_sample_with_euler(voices, tmp_path, capsys):
     assert "flow matching" in refused(capsys, [*base, "--scheduler", "ddim"])
 
 
-def test_embedded_model_on_an_embedded_exchange(tmp_path, monkeypatch):
+def test_embedded_model_on_an_embedded_exchange(tmp_path, monkeypatch, capsys):
     if not (REPOSITORY / "assets" / "default").is_dir() or not (REPOSITORY / "assets" / "exchanges").is_dir():
         pytest.skip("assets/default or assets/exchanges is not there")
     monkeypatch.chdir(tmp_path)
     run(["sample", "--no-video", "--steps", "2"])
     assert len(list(tmp_path.glob("outputs/*/motion.npz"))) == 1
+    said = capsys.readouterr().out
+    assert "moves the face, mm: " in said and "largest usable guidance scale: " in said  # of the model's knob
 
 
 # -------------------------------------------------------------------------------------------- video

@@ -20,8 +20,8 @@ from diffdyad.motion import MotionLayout, MotionStats
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
 NUM_SAMPLES = 2
 LEAST_COSINE = 0.7
-MOST_JERK = 1.25
-"""Of the answers without context: what is jerkier is not natural."""
+NATURAL = (0.8, 1.25)
+"""Jerk and speed of the face over those of the answers without context: jerkier is not natural, and stiffer neither."""
 
 
 @dataclass
@@ -30,7 +30,8 @@ class Dose:
 
     cosine: of the change with the change at scale 1; energy: score against the truth, standardised expression, less
     that at scale 0 (negative = nearer to the truth); lips_mm: change of the mean opening, and whether it is shown to
-    be within the margin; jerk, speed: over those at scale 0. low, high: 95 % over units.
+    be within the margin; lips_frame_mm: mean change of the opening frame by frame, either way; jerk, speed: over those
+    at scale 0. low, high: 95 % over units.
     """
 
     scale: float
@@ -45,12 +46,14 @@ class Dose:
     energy_high: float
     lips_mm: float
     lips_hold: bool
+    lips_frame_mm: float
     jerk: float
     speed: float
 
     @property
     def is_usable(self) -> bool:
-        return self.scale <= 1 or (self.cosine_low >= LEAST_COSINE and self.lips_hold and self.jerk <= MOST_JERK)
+        natural = all(NATURAL[0] <= ratio <= NATURAL[1] for ratio in (self.jerk, self.speed))
+        return self.scale <= 1 or (self.cosine_low >= LEAST_COSINE and self.lips_hold and natural)
 
 
 def asks(chosen: Sequence[int], answers: Answers) -> list[Ask]:
@@ -73,7 +76,7 @@ def doses(
 
     none, one = motions(0.0, TRUE), motions(1.0, TRUE)
     none_energy = np.array([score(x, *t, stats) for x, t in zip(none, truth)])
-    none_open = np.array([face.opening_mm(x).mean() for x in none])
+    none_open = [face.opening_mm(x) for x in none]
     none_speed, none_jerk = (np.array(v) for v in zip(*[[y.mean() for y in face.speed_and_jerk(x)] for x in none]))
     found = []
     for scale in SCALES:
@@ -85,8 +88,8 @@ def doses(
         energy = effect_of([score(x, *t, stats) - e for x, t, e in zip(here, truth, none_energy)], units, generator)
         cosine = effect_of([_cosine(x - n, o - n, layout, stats.std.cpu()) for x, n, o in zip(here, none, one)], units,
                            generator)  # fmt: skip
-        lips = equivalence(unit_means([face.opening_mm(x).mean() - o for x, o in zip(here, none_open)], units),
-                           margin_mm)  # fmt: skip
+        opened = [face.opening_mm(x) - o for x, o in zip(here, none_open)]
+        lips = equivalence(unit_means([change.mean() for change in opened], units), margin_mm)
         speed, jerk = (np.array(v) for v in zip(*[[y.mean() for y in face.speed_and_jerk(x)] for x in here]))
         whole = effect_of([c["face"].mean() for c in change], units, generator)
         found.append(Dose(
@@ -95,7 +98,7 @@ def doses(
             {name: float(np.mean([c[name].mean() for c in turn])) if turn else 0.0 for name in face.regions},
             float(np.mean([face.head_change_deg(x, n).mean() for x, n in zip(here, none)])),
             cosine.mean, cosine.low, energy.mean, energy.low, energy.high, lips.mean,
-            lips.holds, float(jerk.mean() / none_jerk.mean()), float(speed.mean() / none_speed.mean()),
+            lips.holds, float(np.mean([np.abs(change).mean() for change in opened])), float(jerk.mean() / none_jerk.mean()), float(speed.mean() / none_speed.mean()),
         ))  # fmt: skip
     return found
 

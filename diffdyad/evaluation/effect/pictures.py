@@ -12,7 +12,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from diffdyad.evaluation.effect.dose import MOST_JERK, Dose
+from diffdyad.evaluation.effect.dose import NATURAL, Dose
 from diffdyad.evaluation.effect.inference import Effect
 from diffdyad.head import HeadModel
 
@@ -54,7 +54,7 @@ def dose_curve(doses: Sequence[Dose], largest: float, margin_mm: float) -> bytes
         axes[3].plot(scales, [dose.lips_mm for dose in doses], "o-", color=_ORANGE, ms=3, label="mean opening, mm")
         axes[3].axhspan(-margin_mm, margin_mm, color=_GREY, alpha=0.15)
         axes[3].plot(scales, [dose.jerk - 1 for dose in doses], "s--", color=_BLUE, ms=3, label="jerk, share more")
-        axes[3].axhline(MOST_JERK - 1, color=_BLUE, lw=0.8, ls=":")
+        axes[3].axhline(NATURAL[1] - 1, color=_BLUE, lw=0.8, ls=":")
         axes[3].set(title="lips and smoothness", ylabel="change from scale 0")
         low, high = axes[3].get_ylim()
         axes[3].set_ylim(low, high + 0.3 * (high - low))  # room for the legend
