@@ -68,7 +68,7 @@ def work(arguments: argparse.Namespace, hours: float, plants: Sequence[Plant], s
             _python(threads, ROOT / "train.py", "--config", arguments.config, f"data.dataset={corpus}",
                     f"data.workers={threads}", f"output={model}", f"training.seed={seed}")  # fmt: skip
         if not (report / "report.json").exists():
-            _run(threads, "context", corpus, "--model", model / "pipeline", "--out", report, "--no-video",
+            _run(threads, "context", corpus, "--model", model / "pipeline", "--out", report, "--verdict-only",
                  "--seed", seed, "--workers", threads)  # fmt: skip
         print(f"{name} done", file=sys.stderr, flush=True)
 

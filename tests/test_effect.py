@@ -172,6 +172,18 @@ def test_the_protocol_reaches_a_verdict(run):
     assert not any(link in page for link in ("http://", "https://", "src='/"))
 
 
+def test_the_verdict_alone_is_the_same(run, tmp_path):
+    out = tmp_path / "report"
+    copytree(run.out / "cache", out / "cache")
+    argv = [str(out) if word == str(run.out) else word for word in run.argv if word != "--store"]
+    assert cli.main([*argv, "--verdict-only"]) == 0
+    whole, alone = (json.loads((folder / "report.json").read_text()) for folder in (run.out, out))
+    assert alone["verdict"] == whole["verdict"] and alone["evidence"] == whole["evidence"]
+    assert alone["doses"] == [] and alone["where"] is None and not (out / "blind").exists()
+    assert "Left out" in (out / "report.html").read_text()
+    assert cli.main([*run.argv, "--verdict-only"]) == 2
+
+
 LAUNCHED = """
 import sys
 from diffdyad import cli
@@ -239,8 +251,9 @@ def test_power_needs_no_model_of_ones_own(dataset, tiny_model, capsys):
     rows = [line.split() for line in text.splitlines()[3:]]
     assert f"{PAIRS} independent pairs" in text and [row[0] for row in rows] == ["0.003", "0.01", "0.03", "0.05", "0.1"]
     assert "smallest of interest" in text.splitlines()[6]
-    sizes, needed = ([float(row[k]) for row in rows] for k in (1, 4))
-    assert sizes == sorted(sizes) and needed == sorted(needed, reverse=True)
+    for sizes, needed in ((1, 7), (2, 8)):  # against another turn, and against none
+        found, pairs = ([float(row[k]) for row in rows] for k in (sizes, needed))
+        assert found == sorted(found) and found[0] < found[-1] and pairs == sorted(pairs, reverse=True)
     assert cli.main([*argv, "--limit-pairs", "4"]) == 0
     assert "4 independent pairs; the protocol wants at least 10" in capsys.readouterr().out
 

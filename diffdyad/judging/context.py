@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace, progress: bool) -> None:
     findings.facts |= {"dataset": str(arguments.dataset), "model": arguments.model, "commit": pipeline.commit,
                        "processes": state.num_processes}  # fmt: skip
     videos = []
-    if arguments.video and head is not None:
+    if arguments.video and head is not None and not settings.verdict_only:
         with _timed(clock, "videos"):
             videos = _clips(arguments, settings, setting, answers, head, out, crew.bar("videos"))
     judged = blind.read_answers(out / "blind", arguments.answers)
@@ -115,12 +115,13 @@ def power(arguments: argparse.Namespace, progress: bool) -> None:
                         "told from one")  # fmt: skip
     print(f"{arguments.dataset}, {arguments.split}: {len(items)} exchanges, {units} independent pairs"
           + ("" if units >= FEWEST_UNITS else f"; the protocol wants at least {FEWEST_UNITS}"))
-    print("An ideal model's loss gap against another turn, one-sided test at 5 %:")
-    print(f"{'partial R2':>12} {'d_z':>8} {'power here':>12} {'pairs for 90 %':>16}")
-    for row in rows:
-        needed = "more than 1000000" if row.needed is None else str(max(row.needed, FEWEST_UNITS))
-        mark = "  <- smallest of interest" if row.partial_r2 == arguments.smallest_effect else ""
-        print(f"{row.partial_r2:>12.4g} {row.d_z:>8.2f} {100 * row.power:>10.0f} % {needed:>16}{mark}")
+    print("An ideal model's loss gap against another turn, and against none; one-sided tests at 5 %:")
+    print(f"{'partial R2':>12} {'d_z':>16} {'power here':>18} {'pairs for 90 %':>24}")
+    for near, null in zip(rows[::2], rows[1::2]):
+        needed = [">1000000" if row.needed is None else str(max(row.needed, FEWEST_UNITS)) for row in (near, null)]
+        mark = "  <- smallest of interest" if near.partial_r2 == arguments.smallest_effect else ""
+        print(f"{near.partial_r2:>12.4g} {near.d_z:>8.2f}{null.d_z:>8.2f} {100 * near.power:>8.0f} %"
+              f"{100 * null.power:>6.0f} % {needed[0]:>14}{needed[1]:>10}{mark}")  # fmt: skip
 
 
 def _settings(arguments: argparse.Namespace, cache: Path) -> ProtocolSettings:

@@ -129,6 +129,8 @@ def _add_context(parser: argparse.ArgumentParser) -> None:
                      "critic is trained on, of the other splits (default: %(default)d)")
     run.add_argument("--head", metavar="clay|FILE", help="a head in the motion's basis, for millimetres (default: the "
                      "clay head for ARKit, none for FLAME)")
+    run.add_argument("--verdict-only", action="store_true", help="the endpoints and nothing that is only described: no "
+                     "dose curve, no map of where and when, no control rows, no clips (default: all)")
     run.add_argument("--no-video", dest="video", action="store_false", help="leave out the clips and the blind page "
                      "(default: made)")
     run.add_argument("--store", action="store_true", help="leave what was found about the guidance scale beside the "
@@ -146,6 +148,8 @@ def _add_context(parser: argparse.ArgumentParser) -> None:
 def _context(arguments: argparse.Namespace) -> None:
     if not arguments.power and arguments.out is None:
         raise UserError("expected --out DIR for the report, found none; or --power, which writes none")
+    if arguments.store and arguments.verdict_only:
+        raise UserError("expected --store or --verdict-only, found both: what is stored is the dose curve")
     if arguments.store and not Path(arguments.model).is_dir():
         raise UserError(f"expected --model to be a folder for --store, found {arguments.model!r}")
     for name in arguments.answers or ():

@@ -142,7 +142,8 @@ def _endpoints(findings: Findings) -> str:
 
 def _dose(findings: Findings, evidence) -> str:
     if not findings.doses:
-        return "<h2>Dose</h2><p>No head in the motion's basis was given: millimetres are left out.</p>"
+        return ("<h2>Dose</h2><p>Left out: only the verdict was asked for, or no head in the motion's basis was given for "
+                "millimetres.</p>")  # fmt: skip
     regions = list(findings.doses[0].change_mm)
     rows = [[f"{d.scale:g}", *(_number(d.change_mm[r]) for r in regions), _number(d.turn_mm["face"]),
              _number(d.head_deg), _number(d.cosine), _number(d.energy), _number(d.lips_mm),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffdyad.evaluation.arrays import Array
-from diffdyad.evaluation.effect.conditions import NEAR
+from diffdyad.evaluation.effect.conditions import NEAR, NULL
 from diffdyad.evaluation.effect.inference import POWER, power_of, unit_means, units_needed
 from diffdyad.evaluation.effect.reading import Item
 from diffdyad.motion import MotionStats
@@ -31,9 +32,13 @@ _AROUND = (-4, 0, 4)  # frames of own audio that are heard for a frame
 
 @dataclass(frozen=True)
 class PowerRow:
-    """For one planted partial R2: the size in deviations, power with the pairs at hand, and pairs for 90 %."""
+    """For one planted partial R2: the size in deviations, power with the pairs at hand, and pairs for 90 %.
+
+    contrast: NEAR, the loss gap against another turn, or NULL, against none.
+    """
 
     partial_r2: float
+    contrast: str
     d_z: float
     power: float
     needed: int | None
@@ -41,18 +46,18 @@ class PowerRow:
 
 def power_table(
     items: Sequence[Item], stats: MotionStats, num_frames: int, generator: np.random.Generator,
-    effects: Sequence[float] = EFFECTS, contrast: str = NEAR,
+    effects: Sequence[float] = EFFECTS,
 ) -> list[PowerRow]:
-    """contrast: NEAR, another turn, or NULL, none."""
+    """Two rows per effect, one a contrast. items: of a split; num_frames: of the answer, that count."""
     residual, known = residuals(items, stats, num_frames)
     units = np.array([item.unit for item in items])
     num_units = len(np.unique(units))
     rows, seeds = [], generator.integers(2**63, size=_NUM_DRAWS).tolist()  # the same reactions at every size
-    for effect in effects:
+    for effect, contrast in product(effects, (NEAR, NULL)):
         sizes = [_size(residual, known, units, effect, contrast, stats, np.random.default_rng(seed))
                  for seed in seeds]  # fmt: skip
         d_z = float(np.median(sizes))
-        rows.append(PowerRow(effect, d_z, power_of(d_z, num_units), units_needed(d_z, POWER)))
+        rows.append(PowerRow(effect, contrast, d_z, power_of(d_z, num_units), units_needed(d_z, POWER)))
     return rows
 
 

@@ -68,6 +68,7 @@ class ProtocolSettings:
     critic_pairs: int = 4000
     seed: int = 0
     workers: int = 1
+    verdict_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -202,8 +203,9 @@ def measure(
     answers = Answers(network, setting.conditions, settings.cache / "answers", settings.seed)
     main = [Ask(index, name, 1.0, NUM_SAMPLES) for index in setting.chosen for name in (TRUE, NULL, NEAR)]
     answers.make(main, crew.share, crew.bar("answers"))
-    answers.make(dose.asks(setting.chosen, answers), crew.share, crew.bar("dose"))
-    answers.make(where.split_asks(setting.chosen[:_SPLIT], setting.conditions), crew.share, crew.bar("starts"))
+    if not settings.verdict_only:
+        answers.make(dose.asks(setting.chosen, answers), crew.share, crew.bar("dose"))
+        answers.make(where.split_asks(setting.chosen[:_SPLIT], setting.conditions), crew.share, crew.bar("starts"))
     crew.wait()
     return network, answers
 
@@ -236,10 +238,11 @@ def conclude(
     evidence = Evidence(
         gap_end, energy, third, _lips(answers, chosen, chosen_units, face, settings.lips_margin_mm),
         _placebo(gaps, units, settings, rng, placebo, setting), r2, settings.smallest_effect,
-        {name: _power_at(gaps, name, setting, settings, pipeline) for name in CONTRASTS}, setting.num_units,
+        _power_at_smallest(gaps, setting, settings, pipeline), setting.num_units,
     )  # fmt: skip
+    described = None if settings.verdict_only else face
     doses = dose.doses(answers, chosen, chosen_units, truths, face, pipeline.statistics, settings.lips_margin_mm,
-                       rng) if face else []  # fmt: skip
+                       rng) if described else []  # fmt: skip
     looked = _spread(range(len(items)), 96)
     bled = sum(item.has_bleed for item in items)
     if bled:
@@ -264,9 +267,11 @@ def conclude(
          for group in gap.GROUPS},
         {name: found[without(name)] for name in modalities}, {name: found[swapped(name)] for name in modalities},
         retrieved, doses, dose.largest_usable(doses) if doses else 1.0,
-        where.look(network, setting.conditions, gaps, looked, face, settings.seed, crew.bar("where")) if face else None,
-        where.split(answers, chosen[:_SPLIT], face) if face else None,
-        _controls(answers, setting, face.gauge if face else None, settings), facts, notes,
+        where.look(network, setting.conditions, gaps, looked, face, settings.seed, crew.bar("where")) if described
+        else None,
+        where.split(answers, chosen[:_SPLIT], face) if described else None,
+        None if settings.verdict_only else _controls(answers, setting, face.gauge if face else None, settings),
+        facts, notes,
     )  # fmt: skip
 
 
@@ -346,21 +351,24 @@ def _partial_r2(gaps: Gaps, wrong: str, units: np.ndarray, rng: np.random.Genera
     return ratio_interval((errors[wrong] - errors[TRUE])[known], errors[NULL][known], units[known], rng, 0.9)
 
 
-def _power_at(gaps: Gaps, wrong: str, setting: Setting, settings: ProtocolSettings, pipeline: DyadPipeline) -> float:
-    """Power to find a partial R2 of the smallest of interest: the lower of two.
+def _power_at_smallest(
+    gaps: Gaps, setting: Setting, settings: ProtocolSettings, pipeline: DyadPipeline
+) -> dict[str, float]:
+    """By contrast, power to find a partial R2 of the smallest of interest: the lower of two.
 
     One takes units to differ as this model's gaps do, which is nothing where it ignores the turn; the other as an
     ideal model's would, for reactions of that size planted into the truth.
     """
-    smallest = settings.smallest_effect
-    errors = {name: gaps.expected_error(name)[0] for name in (TRUE, NULL, wrong)}
-    means = unit_means((errors[wrong] - errors[TRUE]) / np.nanmean(errors[NULL]), setting.units)
-    spread = means.std(ddof=1)
-    own = power_of(smallest / spread, len(means)) if spread > 0 else 1.0
-    rng = np.random.default_rng([settings.seed, 7])
-    frames = round(settings.answer_s * pipeline.fps)
-    (ideal,) = power_table(setting.items, pipeline.statistics, frames, rng, [smallest], wrong)
-    return min(own, ideal.power)
+    rng, frames = np.random.default_rng([settings.seed, 7]), round(settings.answer_s * pipeline.fps)
+    rows = power_table(setting.items, pipeline.statistics, frames, rng, [settings.smallest_effect])
+    found = {row.contrast: row.power for row in rows}
+    errors = {name: gaps.expected_error(name)[0] for name in (TRUE, *CONTRASTS)}
+    for name in CONTRASTS:
+        means = unit_means((errors[name] - errors[TRUE]) / np.nanmean(errors[NULL]), setting.units)
+        spread = means.std(ddof=1)
+        if spread > 0:
+            found[name] = min(found[name], power_of(settings.smallest_effect / spread, len(means)))
+    return found
 
 
 def _placebo(gaps, units, settings, rng, placebo: DyadPipeline | None, setting: Setting) -> dict[str, Effect]:
