@@ -30,18 +30,9 @@ from diffdyad.evaluation.effect import power as power_before
 from diffdyad.evaluation.effect.answers import Answers, Ask
 from diffdyad.evaluation.effect.conditions import NEAR, NULL, TRUE
 from diffdyad.evaluation.effect.inference import FEWEST_UNITS
-from diffdyad.evaluation.effect.protocol import (
-    NUM_SAMPLES,
-    Crew,
-    Findings,
-    ProtocolSettings,
-    Setting,
-    conclude,
-    first_pairs,
-    measure,
-    prepare,
-)
+from diffdyad.evaluation.effect.protocol import NUM_SAMPLES, Findings, conclude, measure
 from diffdyad.evaluation.effect.reading import Reading, read_items, usable
+from diffdyad.evaluation.effect.setting import Crew, ProtocolSettings, Setting, first_pairs, prepare
 from diffdyad.export import join_panels, write_video
 from diffdyad.head import HeadModel
 from diffdyad.knob import store_knob

@@ -98,7 +98,8 @@ def doses(
             {name: float(np.mean([c[name].mean() for c in turn])) if turn else 0.0 for name in face.regions},
             float(np.mean([face.head_change_deg(x, n).mean() for x, n in zip(here, none)])),
             cosine.mean, cosine.low, energy.mean, energy.low, energy.high, lips.mean,
-            lips.holds, float(np.mean([np.abs(change).mean() for change in opened])), float(jerk.mean() / none_jerk.mean()), float(speed.mean() / none_speed.mean()),
+            lips.holds, float(np.mean([np.abs(change).mean() for change in opened])),
+            float(jerk.mean() / none_jerk.mean()), float(speed.mean() / none_speed.mean()),
         ))  # fmt: skip
     return found
 

@@ -22,6 +22,9 @@ from diffdyad.evaluation.effect.reading import content_key
 GROUPS = {"expression": ("expression",), "jaw": ("jaw_pose",), "head": ("global_orient", "neck_pose"),
           "gaze": ("leye_pose", "reye_pose")}  # fmt: skip
 MAIN = (TRUE, NULL, NEAR, FAR, PLACEBO)
+EXPECTED = (TRUE, NULL, NEAR)
+"""Conditions that are asked at pure noise, too: what the network expects, and the partial R2."""
+
 BIN_S = 0.5
 LEVELS = (0.7, 0.85, 0.92, 0.95, 0.965, 0.975, 0.985, 0.99)
 """Shares of the training timesteps. A reaction is the constant part of an answer, which shows through the noise until
@@ -32,7 +35,7 @@ SECONDARY_LEVELS = (3, 6)
 PURE_DRAWS = 4
 """Of pure noise, whose predictions are averaged: the mean of what is expected."""
 
-_FORMAT = 1
+_FORMAT = 2
 _BATCH = 8  # exchanges at a time
 
 
@@ -46,8 +49,8 @@ class Gaps:
     """Squared errors, standardised, of N exchanges.
 
     errors[condition]: (N, L + 1, G, W) sums over frames and channels, the last level being pure noise, NaN where there
-    was no such context or the level was not asked; counts: (N, G, W); means[condition]: (N, answer, D) what the network
-    expects, standardised; known: (N, answer, D) bool.
+    was no such context or the level was not asked (pure noise: of EXPECTED alone); counts: (N, G, W);
+    means[condition]: (N, answer, D) what the network expects, standardised; known: (N, answer, D) bool.
     """
 
     errors: dict[str, np.ndarray]
@@ -102,7 +105,7 @@ def gather(network: Network, conditions: Conditions, folder: Path, seed: int = 0
     return Gaps(
         {name: torch.stack([tensors[f"errors/{name}"] for tensors in found]).double().numpy() for name in names},
         torch.stack([tensors["counts"] for tensors in found]).double().numpy(),
-        {name: torch.stack([tensors[f"mean/{name}"] for tensors in found]).float() for name in (TRUE, NULL, NEAR)},
+        {name: torch.stack([tensors[f"mean/{name}"] for tensors in found]).float() for name in EXPECTED},
         torch.stack([tensors["known"] for tensors in found]),
     )  # fmt: skip
 
@@ -135,18 +138,17 @@ def _batch(network: Network, conditions: Conditions, batch: Sequence[int], seed:
     names = (*MAIN, *secondary(conditions.modalities))
     found = {(name, row): conditions.context(index, name) for name in names for row, index in enumerate(batch)}
     there = [key for key, context in found.items() if context is not None]
-    main = [place for place, (name, _) in enumerate(there) if name in MAIN]
     encoded = {}
-    for which, rows in (("main", main), ("all", range(len(there)))):
-        chosen = [there[k] for k in rows]
+    for which, wanted in (("pure", EXPECTED), ("main", MAIN), ("all", names)):
+        chosen = [key for key in there if key[0] in wanted]
         encoded[which] = chosen, network.encode([items[row] for _, row in chosen], [found[key] for key in chosen])
     counts = _binned(network, known.double())
     errors = {name: torch.full((len(batch), NUM_LEVELS + 1, *counts.shape[1:]), torch.nan, dtype=torch.float64)
               for name in names}  # fmt: skip
-    means = {name: torch.full((len(batch), network.answer, target.shape[-1]), torch.nan) for name in (TRUE, NULL, NEAR)}
+    means = {name: torch.full((len(batch), network.answer, target.shape[-1]), torch.nan) for name in EXPECTED}
     for level, timestep in enumerate(_levels(network)):
         pure = level == NUM_LEVELS
-        chosen, conditioned = encoded["main" if pure or level not in SECONDARY_LEVELS else "all"]
+        chosen, conditioned = encoded["pure" if pure else "all" if level in SECONDARY_LEVELS else "main"]
         predicted = 0.0
         for _ in range(PURE_DRAWS if pure else 1):
             noise = torch.stack([torch.randn(target.shape[1:], generator=generator) for generator in generators])
@@ -155,7 +157,7 @@ def _batch(network: Network, conditions: Conditions, batch: Sequence[int], seed:
         for (name, row), motion in zip(chosen, predicted):
             squares = (motion - target[row]).double().square() * known[row]
             errors[name][row, level] = _binned(network, squares[None])[0]
-            if pure and name in means:
+            if pure:
                 means[name][row] = motion[: network.answer]
     return [
         {"counts": counts[row].float(), "known": known[row, : network.answer].clone(),

@@ -142,23 +142,24 @@ def _endpoints(findings: Findings) -> str:
 
 def _dose(findings: Findings, evidence) -> str:
     if not findings.doses:
-        return ("<h2>Dose</h2><p>Left out: only the verdict was asked for, or no head in the motion's basis was given for "
-                "millimetres.</p>")  # fmt: skip
+        return ("<h2>Dose</h2><p>Left out: only the verdict was asked for, or no head in the motion's basis was given "
+                "for millimetres.</p>")  # fmt: skip
     regions = list(findings.doses[0].change_mm)
     rows = [[f"{d.scale:g}", *(_number(d.change_mm[r]) for r in regions), _number(d.turn_mm["face"]),
              _number(d.head_deg), _number(d.cosine), _number(d.energy), _number(d.lips_mm),
-             "yes" if d.lips_hold else "no", _number(d.lips_frame_mm), _number(d.jerk), _number(d.speed), "yes" if d.is_usable else "no"]
+             "yes" if d.lips_hold else "no", _number(d.lips_frame_mm), _number(d.jerk), _number(d.speed),
+             "yes" if d.is_usable else "no"]
             for d in findings.doses]  # fmt: skip
     return (
         f"<h2>Dose: the largest usable scale is {findings.largest_scale:g}"
         f"{', the highest that was tried' if findings.largest_scale == findings.doses[-1].scale else ''}</h2>"
         "<p class=note>Descriptive: guidance moves answers apart by construction. A scale may be used where its change "
-        "has the direction of scale 1, the lips hold, and motion is neither jerkier nor stiffer than without context.</p>"
+        "has the direction of scale 1, the lips hold, and motion is neither jerkier nor stiffer than without.</p>"
         + _image(pictures.dose_curve(findings.doses, findings.largest_scale, evidence.lips.margin), "dose curve",
                  is_wide=True)
         + _table(["scale", *(f"{r}, mm" for r in regions), "from another turn, mm", "head, deg", "cosine",
-                  "energy score", "lips, mm", "lips hold", "lips, frame by frame, mm", "jerk, ratio", "speed, ratio", "usable"],
-                 rows)
+                  "energy score", "lips, mm", "lips hold", "lips, frame by frame, mm", "jerk, ratio", "speed, ratio",
+                  "usable"], rows)
     )  # fmt: skip
 
 
