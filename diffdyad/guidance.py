@@ -49,6 +49,30 @@ class ArticulationGuard:
         return clean + self.speaking * along
 
 
+@dataclass(frozen=True)
+class Closure:
+    """Shuts the lips where the speech trunk expects them shut: of a bilabial's closure, noise leaves a tenth open.
+
+    basis: (R, D), as of the guard; expected: (..., T, D), standardised motion that speech alone makes one expect;
+    weight: (..., T, 1) in [0, 1], 1 where the expected lips are shut.
+    """
+
+    basis: Tensor
+    expected: Tensor
+    weight: Tensor
+
+    @classmethod
+    def of(cls, basis: Tensor, expected: Tensor, opening_mm: Tensor, limit_mm: float, where: Tensor) -> Closure:
+        """opening_mm: (..., T) of the expected motion, which counts less the wider, and not at all from `limit_mm` on;
+        where: (T,) in [0, 1]."""
+        return cls(basis, expected, (where * (1 - opening_mm / limit_mm).clamp(0, 1))[..., None])
+
+    def shut(self, clean: Tensor) -> Tensor:
+        """`clean` with its part along `basis` moved towards the expected one. (..., T, D) -> (..., T, D)"""
+        along = ((self.expected - clean) @ self.basis.mT) @ self.basis
+        return clean + self.weight * along
+
+
 def presence(elapsed_s: Tensor, whole_until_s: float, gone_after_s: float) -> Tensor:
     """How much a turn still counts, by the seconds since it ended: 1, then a cosine down to 0. Same shape."""
     done = ((elapsed_s - whole_until_s) / (gone_after_s - whole_until_s)).clamp(0, 1)

@@ -171,6 +171,10 @@ def _low_pass(values: Tensor, ratio: float) -> Tensor:
     return torch.nn.functional.conv1d(padded.T[:, None], kernel[None, None])[:, 0].T.contiguous()
 
 
+APERTURE_PLACES = 5
+"""Places along the lips, from corner to corner, at which `MotionStats.aperture_jacobian` tells their opening."""
+
+
 class MotionStats(ModelMixin, ConfigMixin):
     """Mean and standard deviation per channel, with the layout and the rate that they belong to.
 
@@ -188,7 +192,7 @@ class MotionStats(ModelMixin, ConfigMixin):
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("std", torch.ones(dim))
         # change of the lips' opening (right, middle, left; metres) per unit of each channel; see objective
-        self.register_buffer("aperture_jacobian", torch.zeros(15, dim))  # see diffdyad.objective
+        self.register_buffer("aperture_jacobian", torch.zeros(3 * APERTURE_PLACES, dim))  # see diffdyad.objective
 
     @classmethod
     def for_layout(cls, layout: MotionLayout, fps: float) -> MotionStats:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffdyad.head import HeadModel
-from diffdyad.motion import POSE_GROUPS, MotionLayout, MotionStats
+from diffdyad.motion import APERTURE_PLACES, POSE_GROUPS, MotionLayout, MotionStats
 from diffdyad.rotation import axis_angle_to_matrix, compose
 
 
@@ -176,9 +176,6 @@ def motion_losses(
 
 APERTURE_POSTURES = ((0.08, 0.0), (0.08, 0.2), (0.16, 0.4))
 """Jaw, radians, and mouthClose, coefficient (ARKit's: jaw / 0.4 closes the lips), at which the opening is taken."""
-
-APERTURE_PLACES = 5
-"""Places along the lips, from corner to corner."""
 
 
 def aperture_jacobian(head: HeadModel, layout: MotionLayout, stats: MotionStats) -> Tensor:

@@ -20,11 +20,11 @@ from diffdyad import hub, schedulers
 from diffdyad.audio import SpeechEncoder
 from diffdyad.conditioning import Conditions, style_features
 from diffdyad.context import Context, ContextEncoder, PreviousTurn, TurnFeatures, collate
-from diffdyad.denoiser import MotionDenoiser
+from diffdyad.denoiser import EncodedConditions, MotionDenoiser
 from diffdyad.errors import UserError
-from diffdyad.guidance import ArticulationGuard, Guidance, aperture_basis, presence
+from diffdyad.guidance import ArticulationGuard, Closure, Guidance, aperture_basis, presence
 from diffdyad.knob import read_knob
-from diffdyad.motion import Motion, MotionLayout, MotionStats
+from diffdyad.motion import APERTURE_PLACES, Motion, MotionLayout, MotionStats
 from diffdyad.timeline import Timeline
 from diffdyad.traces import quiet_diffusers, without_origin
 from diffdyad.windows import Window, join, windows
@@ -67,7 +67,8 @@ class DyadPipeline(DiffusionPipeline):
     and `margin_s` say how long answers are put together; `num_inference_steps` is the default. The part of
     the guidance beyond scale 1 counts in full until `guidance_whole_s` after the previous turn's end, and not
     at all after `guidance_gone_s`: training has hardly seen later answers, and what is exaggerated there is
-    drift, not reaction.
+    drift, not reaction. Where speech makes one expect lips that are nearly shut, they are as expected, whatever the
+    noise says: in full at an expected opening of 0, less the wider, not at all from `closing_mm` on (0: never).
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class DyadPipeline(DiffusionPipeline):
         num_inference_steps: int = 12,
         guidance_whole_s: float = 6.0,
         guidance_gone_s: float = 12.0,
+        closing_mm: float = 4.0,
     ):
         super().__init__()
         self.commit: str | None = None
@@ -93,7 +95,7 @@ class DyadPipeline(DiffusionPipeline):
         )
         self.register_to_config(
             window_s=window_s, prefix_s=prefix_s, margin_s=margin_s, num_inference_steps=num_inference_steps,
-            guidance_whole_s=guidance_whole_s, guidance_gone_s=guidance_gone_s,
+            guidance_whole_s=guidance_whole_s, guidance_gone_s=guidance_gone_s, closing_mm=closing_mm,
         )
         self._check()
 
@@ -322,6 +324,7 @@ class DyadPipeline(DiffusionPipeline):
         if guard is not None:
             guard = guard.to(device, window.length)
 
+        closure = self._closure(encoded, turns, num_samples, window, timeline)
         there = None
         if context is not None:
             seconds = (torch.arange(window.start, window.start + window.length) - timeline.num_lead) / self.fps
@@ -343,11 +346,29 @@ class DyadPipeline(DiffusionPipeline):
                 for name, block in zip(turns, blocks, strict=True)
             }
             clean = scales.combine(outputs, schedulers.noise_level(self.scheduler, timestep), guard, there)
+            clean = clean if closure is None else closure.shut(clean)
             sample = schedulers.step(self.scheduler, clean, timestep, sample, plan.generator)
-        sample = join(given, sample, window.prefix)
+        sample = join(given, sample if closure is None else closure.shut(sample), window.prefix)
         if guard is not None:
             sample = torch.cat([given[:, : window.prefix], guard.hold(sample)[:, window.prefix :]], 1)
         return sample[:, : window.length - missing].float().cpu()
+
+    def _closure(
+        self, encoded: EncodedConditions, turns: dict[str, list[Context]], num_samples: int, window: Window,
+        timeline: Timeline,
+    ) -> Closure | None:
+        """Where this window's speech shuts the lips; None where it is not heard, or the lips are not known."""
+        basis = self._lip_directions() if self.config.closing_mm > 0 else None
+        if basis is None or list(turns)[-1] == "none":
+            return None
+        expected = encoded.speech.forecast[-num_samples:].float()
+        stats = self.statistics
+        raw = stats.restore(expected.to(stats.mean.device))
+        opening = 1000 * raw @ stats.aperture_jacobian[:APERTURE_PLACES].mean(0)
+        answers = torch.arange(window.start, window.start + window.length) >= timeline.num_lead
+        device = expected.device
+        return Closure.of(basis.to(device), expected, opening.to(device), self.config.closing_mm,
+                          answers.float().to(device))  # fmt: skip
 
     def _turns(self, scales: Guidance, context: Context | None, others: list[Context]) -> dict[str, list[Context]]:
         """The previous turns that each branch is evaluated with."""

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from diffdyad.guidance import ArticulationGuard, Guidance, aperture_basis, presence
+from diffdyad.guidance import ArticulationGuard, Closure, Guidance, aperture_basis, presence
 
 SHAPE = (2, 9, 6)
 
@@ -103,3 +103,14 @@ def test_presence_fades_the_part_beyond_one(outputs):
     faded = Guidance(3.0).combine(outputs, presence=torch.cat([torch.ones(4), torch.zeros(5)])[:, None])
     assert torch.equal(faded[:, 4:], outputs["full"][:, 4:])
     assert torch.allclose(faded[:, :4], guided(outputs, 3.0, 1.0)[:, :4])
+
+
+def test_lips_close_as_expected_along_their_directions_alone(outputs):
+    clean, expected = outputs["none"], outputs["audio"]
+    opening = torch.tensor([0.0, -1.0, 2.0, 4.0, 9.0, 0.0, 0.0, 0.0, 0.0])
+    where = torch.tensor([1.0, 1, 1, 1, 1, 0, 0, 0.5, 1])
+    shut = Closure.of(torch.eye(6)[:2], expected, opening.expand(2, 9), 4.0, where).shut(clean)
+    assert torch.equal(shut[..., 2:], clean[..., 2:])  # what does not move the lips
+    share = torch.tensor([1.0, 1, 0.5, 0, 0, 0, 0, 0.5, 1])[:, None]
+    assert torch.allclose(shut[..., :2], clean[..., :2] + share * (expected - clean)[..., :2])
+    assert torch.equal(shut[:, 3:7], clean[:, 3:7])

@@ -62,6 +62,22 @@ def test_beyond_scale_one_the_lips_are_those_of_scale_one(scheduler):
     assert not torch.allclose(three[:, 20:30], one[:, 20:30], atol=1e-2)
 
 
+def test_where_speech_shuts_the_lips_they_are_as_it_says_whatever_the_noise():
+    pipeline, jaw = build_tiny_pipeline(), MotionLayout.arkit().slices["jaw_pose"].start
+    pipeline.statistics.aperture_jacobian = torch.zeros(15, pipeline.layout.dim)
+    pipeline.statistics.aperture_jacobian[:, jaw] = 0.1  # 100 mm a radian
+    differ = {}
+    for limit_mm in (0.0, 1e9):  # never; always in full
+        pipeline.register_to_config(closing_mm=limit_mm)
+        one, two = (run(pipeline, seed=seed, context=TURN, start="listen") for seed in (0, 1))
+        differ[limit_mm] = (one - two).abs().amax(0)
+    assert differ[1e9][jaw] < 1e-5 < 0.01 * differ[0.0][jaw]
+    assert (differ[1e9][:5] > 1e-3).all()  # the rest goes on to differ
+    heard = [pipeline(ANSWER, TURN, start="listen", generator=torch.Generator().manual_seed(seed)).listening[0].values
+             for seed in (0, 1)]  # fmt: skip
+    assert (heard[0] - heard[1]).abs()[:, jaw].max() > 1e-3  # lips are free before the answer
+
+
 def test_negative_contexts_take_the_place_of_none(tiny_pipeline):
     other = PreviousTurn(audio=tone(2.0, 120.0), gap_s=0.3)
     one = run(tiny_pipeline, context=TURN)
