@@ -55,56 +55,59 @@ class VertexLoss:
         jaw = POSE_GROUPS.index("jaw_pose")
         self.num_points, self.num_pairs = len(lips) + len(face), len(upper)
         self.layout = layout
-        # millimetres, relative to the jaw's joint
-        self.rest = 1000 * (part.template - part.joint_template[jaw])
+        # millimetres, relative to the jaw's joint; coordinates before vertices, so that a frame is three long rows
+        self.rest = 1000 * (part.template - part.joint_template[jaw]).mT
         directions = part.expression_dirs[..., : layout.num_expression]
         if layout.eyelids and part.eyelid_dirs is not None:
             directions = torch.cat([directions, part.eyelid_dirs], -1)
-        self.directions = 1000 * directions.permute(2, 0, 1).flatten(1)
-        self.jaw_weights = part.skinning_weights[:, jaw, None]
-        self.jaw_correctives = 1000 * part.pose_dirs[9 * (jaw - 1) : 9 * jaw]
+        self.num_directions = directions.shape[-1]
+        correctives = part.pose_dirs[9 * (jaw - 1) : 9 * jaw].unflatten(-1, (-1, 3)).permute(0, 2, 1)
+        self.directions = 1000 * torch.cat([directions.permute(2, 1, 0), correctives])
+        self.jaw_weights = part.skinning_weights[:, jaw]
 
     def to(self, device) -> VertexLoss:
-        for name in ("rest", "directions", "jaw_weights", "jaw_correctives"):
+        for name in ("rest", "directions", "jaw_weights"):
             setattr(self, name, getattr(self, name).to(device))
         return self
 
     def points(self, motion: Tensor) -> tuple[Tensor, Tensor]:
-        """Face points (B, T, V, 3) and lip openings (B, T, P, 3) in millimetres of raw motion (B, T, D)."""
+        """Face points (B, T, 3, V) and lip openings (B, T, 3, P) in millimetres of raw motion (B, T, D)."""
         vertices = self._vertices(motion, 0)
-        return vertices[..., : self.num_points, :], self._opening(vertices)
+        return vertices[..., : self.num_points], self._opening(vertices)
 
     def _opening(self, vertices: Tensor) -> Tensor:
         """The last vertices are the pairs: the upper ones, then the lower ones."""
-        upper, lower = vertices[..., -2 * self.num_pairs :, :].chunk(2, -2)
+        upper, lower = vertices[..., -2 * self.num_pairs :].chunk(2, -1)
         return upper - lower
 
     def _vertices(self, motion: Tensor, first: int) -> Tensor:
-        """From vertex `first` on, (B, T, V, 3)."""
-        shape = motion[..., : len(self.directions)]  # expression, and eyelids where the layout has them
-        turn = axis_angle_to_matrix(self.layout.select(motion, "jaw_pose"))
-        corrective = (turn - torch.eye(3, device=turn.device)).flatten(-2) @ self.jaw_correctives[:, 3 * first :]
-        shaped = (shape @ self.directions[:, 3 * first :] + corrective).unflatten(-1, (-1, 3)) + self.rest[first:]
-        return torch.lerp(shaped, shaped @ turn.mT, self.jaw_weights[first:])
+        """From vertex `first` on, (B, T, 3, V)."""
+        turn = axis_angle_to_matrix(self.layout.select(motion, "jaw_pose")).flatten(0, 1)
+        turn = turn - torch.eye(3, device=turn.device)
+        moved = torch.cat([motion[..., : self.num_directions].flatten(0, 1), turn.flatten(1)], -1)
+        rest, directions = self.rest[:, first:].flatten(), self.directions[..., first:].flatten(1)
+        shaped = torch.addmm(rest, moved, directions).unflatten(-1, (3, -1))
+        return torch.baddbmm(shaped, turn, shaped * self.jaw_weights[first:]).unflatten(0, motion.shape[:2])
 
-    def add_to(self, sums: LossSums, predicted: Tensor, target: Tensor, known: Tensor) -> None:
-        """predicted, target: raw motion (B, T, D); known: (B, T), expression and jaw are valid there."""
-        predicted, target, known = (x[:, :: self.FRAME_STEP] for x in (predicted, target, known))
-        with torch.no_grad():
-            target_points, target_opening = self.points(target)
-        points, opening = self.points(predicted)
-        sums.add("vertex", (points - target_points).square().sum(-1), known[..., None])
-        sums.add("aperture", (opening - target_opening).square().sum(-1), known[..., None])
+    def add_to(
+        self, sums: LossSums, predicted: Tensor, target: Tensor, known: Tensor, forecast: Tensor | None = None
+    ) -> None:
+        """predicted, target, forecast: raw motion (B, T, D); known: (B, T), expression and jaw are valid there.
 
-    def add_speech_to(self, sums: LossSums, forecast: Tensor, target: Tensor, known: Tensor) -> None:
-        """Like `add_to`, on the opening alone, of what speech makes one expect. Errors of a mouth that is nearly shut
-        count most: what is expected lies between shut and open wherever speech leaves it open."""
-        forecast, target, known = (x[:, :: self.FRAME_STEP] for x in (forecast, target, known))
+        forecast: what speech makes one expect, of which the opening alone counts. Errors of a mouth that is nearly
+        shut count most there: what is expected lies between shut and open wherever speech leaves it open.
+        """
+        every = slice(None, None, self.FRAME_STEP)
+        known = known[:, every, None]
         with torch.no_grad():
-            wanted = self._opening(self._vertices(target, self.num_points))
-            weight = (1 + wanted.norm(dim=-1) / NEARLY_SHUT_MM).square().reciprocal()
-        opening = self._opening(self._vertices(forecast, self.num_points))
-        sums.add("speech_aperture", weight * (opening - wanted).square().sum(-1), known[..., None])
+            target_points, target_opening = self.points(target[:, every])
+        points, opening = self.points(predicted[:, every])
+        sums.add("vertex", (points - target_points).square().sum(-2), known)
+        sums.add("aperture", (opening - target_opening).square().sum(-2), known)
+        if forecast is not None:
+            weight = (1 + target_opening.norm(dim=-2) / NEARLY_SHUT_MM).square().reciprocal()
+            opening = self._opening(self._vertices(forecast[:, every], self.num_points))
+            sums.add("speech_aperture", weight * (opening - target_opening).square().sum(-2), known)
 
 
 NEARLY_SHUT_MM = 3.0
@@ -167,10 +170,10 @@ def motion_losses(
         if expected is not None:
             sums.add(name, (with_neck_folded(expected, valid, stats) - target).square(), mask)
     if vertex_loss is not None:
-        known, wanted = face_known(valid, layout), stats.restore(target)
-        vertex_loss.add_to(sums, stats.restore(predicted), wanted, known)
-        if speech_forecast is not None:
-            vertex_loss.add_speech_to(sums, stats.restore(speech_forecast), wanted, known)
+        heard = None if speech_forecast is None else stats.restore(speech_forecast)
+        vertex_loss.add_to(
+            sums, stats.restore(predicted), stats.restore(target), face_known(valid, layout), heard
+        )
     return sums
 
 

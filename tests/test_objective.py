@@ -87,7 +87,7 @@ def test_points_are_the_head_with_its_jaw_alone(parts):
     vertices = head(expression=motion[..., :41], poses=poses)
     sets = head.vertex_sets
     expected = 1000 * (vertices[..., sets["inner_lip_upper"], :] - vertices[..., sets["inner_lip_lower"], :])
-    assert (opening - expected).abs().max() < 0.25  # mm, of openings of some 20
+    assert (opening.mT - expected).abs().max() < 0.25  # mm, of openings of some 20
 
 
 def test_aperture_jacobian_predicts_the_opening(parts):
@@ -113,7 +113,7 @@ def test_a_nearly_shut_mouth_counts_most_in_what_speech_makes_one_expect(parts):
         motion_losses(x, x, valid, stats, vertex, speech_forecast=stats.standardise(stats.restore(x) + off)).sums
         for x in stats.standardise(raw)
     )
-    openings = [vertex.points(x)[1].norm(dim=-1).mean() for x in raw]
+    openings = [vertex.points(x)[1].norm(dim=-2).mean() for x in raw]
     weights = [(1 + opening / 3) ** -2 for opening in openings]
     found = shut["speech_aperture"] / wide["speech_aperture"]
     assert openings[1] > 10 and 0.5 * weights[0] / weights[1] < found < 2 * weights[0] / weights[1]
