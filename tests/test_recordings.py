@@ -20,6 +20,7 @@ from conftest import SHARED_DATA
 
 from diffdyad.cli import main
 from diffdyad.data.exchange import ExchangeShards
+from diffdyad.data.importers import corpus
 from diffdyad.data.intake import Shard
 from diffdyad.data.recordings import diarization, hearing
 from diffdyad.data.recordings.build import build_dataset, parse_shard
@@ -272,8 +273,6 @@ def test_killed_at_any_step_it_ends_with_the_same_bytes(built, tmp_path, monkeyp
     source, out = built
     calls = []
     if step == "rows":
-        from diffdyad.data.importers import corpus
-
         real_rows = corpus.to_row
 
         def to_row(exchange):
@@ -342,6 +341,44 @@ def test_a_corrupt_file_is_named_and_the_others_are_done(built, tmp_path, capsys
     assert main([*arguments, "--workers", "1"]) == 3 and "talk1" in capsys.readouterr().err
     (tmp_path / "source" / "talk1.wav").write_bytes(whole)
     assert main([*arguments, "--workers", "1"]) == 0
+    assert contents(tmp_path / "out") == contents(out)
+
+
+def test_a_recording_replaced_by_one_of_the_same_size_is_noticed(built, tmp_path, monkeypatch):
+    source, out = built
+    shutil.copytree(source, tmp_path / "source")
+    shutil.copytree(out, tmp_path / "out")
+    jobs = []
+    real = corpus._do
+    monkeypatch.setattr(corpus, "_do", lambda job, *rest: jobs.append(job) or real(job, *rest))
+
+    def build() -> int:
+        jobs.clear()
+        build_dataset(tmp_path / "source" / "manifest.yaml", tmp_path / "out", workers=1)
+        return len(jobs)
+
+    assert build() == 0  # other times, the same content
+    path = tmp_path / "source" / "talk1.wav"
+    size = path.stat().st_size
+    conversation(path, 7)
+    assert path.stat().st_size == size and build() == 1
+    now, before = contents(tmp_path / "out"), contents(out)
+    assert sum(now[name] != before[name] for name in before) == 1 and build() == 0
+    shutil.copyfile(source / "talk1.wav", path)
+    assert build() == 1 and contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("damage", [b"{", b"[]", b"\xff\xfe", b""])
+@pytest.mark.parametrize("what", [".import/00000.json", ".import/*.json", ".steps/speech-*/step.json"])
+def test_damaged_bookkeeping_is_made_again(built, tmp_path, what, damage):
+    source, out = built
+    shutil.copytree(out, tmp_path / "out")
+    for path in (found := list((tmp_path / "out").glob(what))):
+        path.write_bytes(damage)
+    if "steps" in what:
+        next((tmp_path / "out" / ".import").glob("*.json")).unlink()
+    assert found
+    build_dataset(source / "manifest.yaml", tmp_path / "out", workers=1)
     assert contents(tmp_path / "out") == contents(out)
 
 
