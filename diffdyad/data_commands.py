@@ -219,6 +219,10 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> None:
+    if arguments.name == "recordings":
+        raise UserError("recordings come with a manifest: expected a dataset's name, found 'recordings'; run "
+                        "`diffdyad data build MANIFEST --out DIR`")  # fmt: skip
+    _check_workers(arguments.workers)
     from diffdyad.data.importers.corpus import import_dataset
     from diffdyad.data.importers.recording import ImportOptions
 

@@ -190,6 +190,26 @@ def test_a_missing_package_is_one_line(monkeypatch, tmp_path, capsys):
     hearing.activity.load_silero.cache_clear()
 
 
+def test_one_microphone_is_noticed_before_anything_is_built(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("diffdyad.data.recordings.weights.importlib.util.find_spec", lambda name: None)
+    diarization.load_voice_encoder.cache_clear()
+    talk = conversation(tmp_path / "two.wav", 1)
+    made.pcm_wav(tmp_path / "one.wav", talk.waveform(0), 16000)
+    (tmp_path / "text.wav").write_text("no sound")
+    out = tmp_path / "out"
+
+    def build(*files: str, **more) -> str:
+        content = {"backends": {"activity": "energy"}, "sessions": [{"files": [name], **more} for name in files]}
+        (tmp_path / "m.yaml").write_text(yaml.safe_dump(content))
+        code = main(["data", "build", str(tmp_path / "m.yaml"), "--out", str(out), "--workers", "1"])
+        return f"{code} {capsys.readouterr().err}"
+
+    for found in (build("two.wav", "one.wav"), build("two.wav", layout="mixed")):
+        assert found.startswith("2 ") and "one microphone" in found and "Resemblyzer" in found and not out.exists()
+    assert build("two.wav", "text.wav").startswith("3 ")
+    diarization.load_voice_encoder.cache_clear()
+
+
 # -------------------------------------------------------------------------------------------------------------- turns
 
 
@@ -416,6 +436,13 @@ def test_a_file_per_person(tmp_path):
         ({"sessions": []}, "sessions"),
         ({"sessions": [{"files": ["a.wav"], "layout": "files"}]}, "layout 'files'"),
         ({"sessions": [{"files": ["a.wav"], "speakers": ["x", "x"]}]}, "two different speakers"),
+        ({"sessions": [{"files": ["a.wav"], "speakers": ["", "b"]}]}, "sessions.0.speakers.0"),
+        ({"sessions": [{"files": ["a.wav"], "speakers": ["x", "x "]}]}, "two different speakers"),
+        ({"sessions": [{"files": [""]}]}, "sessions.0.files.0"),
+        ({"sessions": [{"files": ["a.wav"], "offsets_s": [1e9]}]}, "less than or equal to 3600"),
+        ({"sessions": [{"files": ["a.wav"], "offsets_s": [float("nan")]}]}, "finite number"),
+        ({"sessions": [{"files": ["a.wav"], "channels": [0, 0]}]}, "two different channels"),
+        ({"sessions": [{"files": ["a.wav"]}], "backends": {"sounds": "none"}}, "backends.sounds"),
         ({"sessions": [{"files": ["a.wav"]}, {"files": ["a.mp3"]}]}, "found 'a' twice"),
         ({"sessions": [{"files": ["a.wav"], "typo": 1}]}, "typo"),
         ({"sessions": [{"files": ["a.wav"]}], "backends": {"activity": "none"}}, "silero, energy"),
