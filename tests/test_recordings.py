@@ -469,4 +469,7 @@ def test_turns_of_a_file_with_a_picture(tmp_path, capsys):
     assert capsys.readouterr().out.split()[:3] == ["SPEAKER", "a", "1"]
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
     assert main(["data", "turns", str(tmp_path / "a.wav"), "--speakers", "3", "--layout", "channels"]) == 2
+    for flag in ("--rttm", "--picture"):
+        assert main([*arguments[:5], flag, str(tmp_path)]) == 2
+        assert "found a folder" in capsys.readouterr().err
     assert torch.get_num_threads() == 1

@@ -34,7 +34,7 @@ from diffdyad.data.workers import spawned
 from diffdyad.errors import UserError
 from diffdyad.flame import FLAME_BASES
 from diffdyad.lock import only_one
-from diffdyad.staging import DISK_FULL, write_text
+from diffdyad.staging import DISK_FULL, check_folder, write_text
 
 VERSION = 2
 """Raise it when what every importer does changes: datasets of different versions are not continued as one."""
@@ -190,8 +190,7 @@ def _claim(out: Path, settings: dict[str, Any], rebuilds: bool) -> None:
             )
         (out / JOURNAL).mkdir(exist_ok=True)
         return
-    if out.exists() and not out.is_dir():
-        raise UserError(f"expected a folder for the dataset, found a file: {out}; give another --out")
+    check_folder(out)
     if out.exists() and any(path.name not in (JOURNAL, STEPS) for path in out.iterdir()):
         raise UserError(f"expected a new or empty folder, found other files in {out}; give another --out")
     try:

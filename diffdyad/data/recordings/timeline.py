@@ -42,6 +42,8 @@ def write_turns(
         raise UserError(f"a channel per person is two people: expected --speakers 2, found {num_speakers}")
     paths = [Path(name) for name in files]
     for target in (rttm, picture):
+        if target is not None and Path(target).is_dir():
+            raise UserError(f"expected the name of a file to write, found a folder: {target}")
         if target is not None and not Path(target).absolute().parent.is_dir():
             raise UserError(f"expected a folder for {target}, found none at {Path(target).absolute().parent}")
     with tempfile.TemporaryDirectory(prefix="diffdyad-") as folder:
