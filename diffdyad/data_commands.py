@@ -188,7 +188,7 @@ def _add_filter(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", metavar="NAME=VALUE", nargs="+", action="extend", default=[], help="thresholds, a "
                         "number or off: max_residual_db (-6), min_valid_share (0.5), max_head_speed_deg_s (300); "
                         "min_head_speed_deg_s, min_active_speaker_score, max_sync_lag_ms, max_reprojection_px, "
-                        "max_overlap_ratio, min_reactivity (off)")
+                        "max_overlap_ratio, min_reactivity, min_head_percentile (off)")
     parser.add_argument("--out", metavar="DIR", help="new folder for the dataset (default: it is changed itself)")
     parser.set_defaults(run=_filter)
 

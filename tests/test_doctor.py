@@ -57,7 +57,13 @@ def broken():
         record[1].responder.motion["expression"][:] = 0.2
         return [record, fresh(2)]
 
+    def leaping():
+        record = fresh(1)
+        record[1].previous.motion["global_orient"][20:, 1] += np.deg2rad(60)  # in one frame
+        return [record, fresh(2)]
+
     return {
+        "turn faster than 300 degrees/s": leaping,
         "half a turn": rotated, "same response": doubled, "silence": mute, "never moves": frozen,
         "more than one split": lambda: [fresh(1), fresh(2, "test", responder_name="r1")],
         "more than once": lambda: [fresh(1), fresh(2, exchange_id="e-1")],
@@ -93,6 +99,14 @@ def test_head_dynamics_are_those_of_a_known_swing():
     assert found.sd_deg == pytest.approx([0, 10 / np.sqrt(2), 0], abs=0.05)
     assert found.speed_deg_s == pytest.approx([0, 20, 0], abs=0.2)  # 4 amplitudes in 2 s
     assert found.range_deg[1] == pytest.approx(20, abs=0.3)
+    assert found.peak_speed_deg_s == pytest.approx([0, 10 * np.pi, 0], abs=0.2)
+    lost = np.deg2rad(60) * (np.arange(250) == 100)[:, None]
+    found = head_dynamics({"global_orient": (head + lost).astype(np.float32)}, np.arange(250) != 100, 25.0)
+    assert max(found.peak_speed_deg_s) < 32  # of frames that do not hold, nothing is said
+    round_about = np.zeros((250, 3), np.float32)
+    round_about[:, 1] = np.mod(0.1 * np.arange(250) + np.pi, 2 * np.pi) - np.pi
+    found = head_dynamics({"global_orient": round_about}, np.ones(250, bool), 25.0)
+    assert found.peak_speed_deg_s == pytest.approx([0, np.rad2deg(2.5), 0], abs=0.1)
     assert head_dynamics({}, np.zeros(0, bool), 25.0).sd_deg == []
 
 

@@ -79,10 +79,12 @@ def test_columns_are_those_of_the_design():
         "previous_betas", "responder_betas", "previous_text", "responder_text", "previous_words",
         "responder_words", "basis", "tracker", "neck_folded", "fps", "config_hash", "response_kind", "valence",
         "arousal", "reactive", "planted_strength", "planted_time_constant_s", "language", "turns", "prosody_encoder",
-        "active_speaker_score", "sync_lag_ms", "reprojection_px", "reactivity", "keep", "reject_reasons",
+        "active_speaker_score", "sync_lag_ms", "reprojection_px", "reactivity", "head_percentile",
+        "keep", "reject_reasons",
     ]  # fmt: skip
     wanted += [f"{who}_{group}" for who in ("previous", "responder") for group in group_widths(41)]
-    per_person = ("prosody", "tags", "residual_db", "valid_share", "head_sd_deg", "head_speed_deg_s", "head_range_deg")
+    per_person = ("prosody", "tags", "residual_db", "valid_share", "head_sd_deg", "head_speed_deg_s", "head_range_deg",
+                  "head_peak_speed_deg_s")  # fmt: skip
     wanted += [f"{who}_{name}" for who in ("previous", "responder") for name in per_person]
     assert set(wanted) <= set(features)
     extra = set(features) - set(wanted)

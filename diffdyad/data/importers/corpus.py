@@ -28,6 +28,7 @@ from diffdyad.data.importers.jobs import JOURNAL, Job, contents_of, drop_damaged
 from diffdyad.data.importers.recording import Importer, ImportOptions, Item
 from diffdyad.data.importers.report import ImportReport, card, collect
 from diffdyad.data.importers.splits import assign
+from diffdyad.data.ranking import rank_files
 from diffdyad.data.recordings.steps import STEPS, file_hash
 from diffdyad.data.scores import add_scores
 from diffdyad.data.workers import spawned
@@ -36,7 +37,7 @@ from diffdyad.flame import FLAME_BASES
 from diffdyad.lock import only_one
 from diffdyad.staging import DISK_FULL, check_folder, write_text
 
-VERSION = 2
+VERSION = 3
 """Raise it when what every importer does changes: datasets of different versions are not continued as one."""
 
 MARKER = "import.json"
@@ -328,9 +329,10 @@ def _names(out: Path, jobs: list[Job]) -> Iterator[tuple[Job, Path]]:
 
 
 def _score(out: Path, jobs: list[Job], report: ImportReport) -> None:
-    """The score that needs all exchanges at once, and what filters say of all of them."""
+    """The scores that need all exchanges at once, and what filters say of all of them."""
     paths = [job.rows_path(out) for job, _ in _names(out, jobs)]
     report.notes += reactivity.score_files(paths).lines()
+    rank_files(paths)
     report.tally = judge_files(paths, Filters())
 
 
