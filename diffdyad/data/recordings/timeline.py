@@ -26,7 +26,8 @@ def write_turns(
     files: Sequence[str], rttm: str | None = None, layout: str | None = None, num_speakers: int = 2,
     activity: str = "silero", picture: str | None = None,
 ) -> str:
-    """Writes who speaks when, before pauses are merged; returns a line about it (without `rttm`: the RTTM itself).
+    """Writes who speaks when, before pauses are merged into turns (with one microphone, a speaker's own short pauses
+    are speech); returns a line about it (without `rttm`: the RTTM itself).
 
     Raises UserError for files that cannot be read and for settings that they do not allow.
     """
