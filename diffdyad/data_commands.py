@@ -37,8 +37,8 @@ def add_data(kinds) -> None:
     ))  # fmt: skip
     _add_describe(kinds.add_parser(
         "describe", help="say what is in a dataset",
-        description="Counts, hours, gaps, kinds of response, affect of the turns before, head dynamics; with\n"
-        "--against: do the responders move otherwise than those of another dataset (of plain talk, say)?",
+        description="Counts, hours, gaps, kinds of response, voices and affect of the turns before, head dynamics;\n"
+        "with --against: do the responders move otherwise than those of another dataset (of plain talk, say)?",
     ))  # fmt: skip
     _add_filter(kinds.add_parser(
         "filter", help="judge anew which exchanges are kept",
