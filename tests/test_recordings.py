@@ -388,7 +388,7 @@ def test_a_recording_replaced_by_one_of_the_same_size_is_noticed(built, tmp_path
     assert build() == 1 and contents(tmp_path / "out") == before
 
 
-@pytest.mark.parametrize("damage", [b"{", b"[]", b"\xff\xfe", b""])
+@pytest.mark.parametrize("damage", [b"{", b"[]"])
 @pytest.mark.parametrize("what", [".import/00000.json", ".import/*.json", ".steps/speech-*/step.json"])
 def test_damaged_bookkeeping_is_made_again(built, tmp_path, what, damage):
     source, out = built
