@@ -37,8 +37,8 @@ def add_data(kinds) -> None:
     ))  # fmt: skip
     _add_describe(kinds.add_parser(
         "describe", help="say what is in a dataset",
-        description="Counts, hours, gaps, kinds of response, affect of the turns before, head dynamics; with\n"
-        "--against: do the responders move otherwise than those of another dataset (of plain talk, say)?",
+        description="Counts, hours, gaps, kinds of response, voices and affect of the turns before, head dynamics;\n"
+        "with --against: do the responders move otherwise than those of another dataset (of plain talk, say)?",
     ))  # fmt: skip
     _add_filter(kinds.add_parser(
         "filter", help="judge anew which exchanges are kept",
@@ -188,7 +188,7 @@ def _add_filter(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", metavar="NAME=VALUE", nargs="+", action="extend", default=[], help="thresholds, a "
                         "number or off: max_residual_db (-6), min_valid_share (0.5), max_head_speed_deg_s (300); "
                         "min_head_speed_deg_s, min_active_speaker_score, max_sync_lag_ms, max_reprojection_px, "
-                        "max_overlap_ratio, min_reactivity (off)")
+                        "max_overlap_ratio, min_reactivity, min_head_percentile (off)")
     parser.add_argument("--out", metavar="DIR", help="new folder for the dataset (default: it is changed itself)")
     parser.set_defaults(run=_filter)
 
@@ -219,6 +219,10 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> None:
+    if arguments.name == "recordings":
+        raise UserError("recordings come with a manifest: expected a dataset's name, found 'recordings'; run "
+                        "`diffdyad data build MANIFEST --out DIR`")  # fmt: skip
+    _check_workers(arguments.workers)
     from diffdyad.data.importers.corpus import import_dataset
     from diffdyad.data.importers.recording import ImportOptions
 

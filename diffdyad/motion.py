@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -245,12 +246,14 @@ def load_motion(path: str | os.PathLike) -> Motion:
     Raises UserError where keys, shapes, the rate or the basis are missing, or numbers are not finite.
     """
     path = Path(path)
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise UserError(f"expected a motion .npz, found another kind of file, or half of one: {path}")
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except FileNotFoundError:
         raise UserError(f"no motion file at {path}") from None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, AttributeError) as error:
         raise UserError(f"expected a motion .npz without pickled objects, cannot read {path}: {error}") from None
 
     fps = np.asarray(_array(arrays, "fps", path))

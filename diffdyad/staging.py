@@ -30,6 +30,13 @@ def cleared(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def check_folder(out: Path) -> None:
+    """Raises UserError where a folder for output cannot be made: a file has its name, or that of a parent."""
+    there = next(path for path in (out.absolute(), *out.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise UserError(f"expected a folder for the output, found a file: {there}; give another --out")
+
+
 def write_text(path: Path, text: str) -> None:
     """The whole file, or what was there."""
     partial = path.with_name(f".{path.name}.partial")

@@ -8,6 +8,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from diffdyad.errors import UserError
 from diffdyad.evaluation import events
 from diffdyad.evaluation.bootstrap import bootstrap_mean, expanded_tail, resample_weights
 from diffdyad.evaluation.people import independent_units
+from diffdyad.prosody import PROSODY_CHANNELS
 
 _SHORTEST_S = 1.0
 _PERCENTILES = (5, 25, 50, 75, 95)
@@ -27,7 +29,8 @@ _PERCENTILES = (5, 25, 50, 75, 95)
 
 @dataclass
 class Clip:
-    """One exchange, as far as it is counted. rates: figures of the response's motion; those not measured are absent."""
+    """One exchange, as far as it is counted. rates: figures of the response's motion, before: of the voice in the turn
+    before; those not measured are absent."""
 
     people: tuple[str, str]
     split: str
@@ -44,7 +47,17 @@ class Clip:
     keep: bool
     reasons: list[str] = field(default_factory=list)
     has_previous: bool = True
+    before: dict[str, float] = field(default_factory=dict)
+    reactivity: float = math.nan
 
+
+BEFORE = {
+    "pitch_semitones": "pitch before, semitones",
+    "pitch_sd_semitones": "pitch before, sd, semitones",
+    "level_db": "level before, dB",
+    "rate_db": "sounds' rate before, dB",
+}
+"""The voice in the turn before, about the speaker's own running pitch and loudness: channels of `diffdyad.prosody`."""
 
 FIGURES = {
     "nods_per_min": "nods per minute",
@@ -82,8 +95,21 @@ def _clip(exchange: Exchange) -> Clip:
         (previous or responder, responder), exchange.split, exchange.response_kind,
         exchange.end_s - exchange.start_s, exchange.gap_s, exchange.overlap_ratio, head.sd_deg, head.speed_deg_s,
         _rates(exchange, motion, valid, head.speed_deg_s, head.sd_deg), exchange.valence, exchange.arousal,
-        exchange.source, exchange.keep, exchange.reject_reasons, bool(previous),
+        exchange.source, exchange.keep, exchange.reject_reasons, bool(previous), _before(exchange), exchange.reactivity,
     )  # fmt: skip
+
+
+def _before(exchange: Exchange) -> dict[str, float]:
+    """Means over the voiced frames of the previous turn."""
+    voice = exchange.previous.prosody
+    if exchange.prosody_encoder != "prosody" or not len(voice):
+        return {}
+    voice = voice[: max(0, round((exchange.previous_end_s - exchange.start_s) * exchange.fps))]
+    channel = dict(zip(PROSODY_CHANNELS, voice[voice[:, PROSODY_CHANNELS.index("voicing")] > 0.5].T))
+    if not len(channel["pitch"]):
+        return {}
+    found = (channel["pitch"].mean(), channel["pitch"].std(), channel["energy"].mean(), channel["spectral_flux"].mean())
+    return dict(zip(BEFORE, map(float, found)))
 
 
 def _rates(
@@ -142,6 +168,9 @@ def describe(clips: Sequence[Clip]) -> dict[str, Any]:
     }  # fmt: skip
     for name in ("valence", "arousal"):
         summary[f"previous_{name}"] = _percentiles([getattr(clip, name) for clip in clips])
+    summary["previous_voice"] = {
+        name: _percentiles([clip.before[name] for clip in clips if name in clip.before]) for name in BEFORE
+    }
     for number, axis in enumerate(AXES):
         for what in ("head_sd_deg", "head_speed_deg_s"):
             values = [getattr(clip, what)[number] for clip in clips if getattr(clip, what)]
@@ -169,6 +198,7 @@ def description_lines(summary: dict[str, Any]) -> list[str]:
         lines.append(f"kept {summary['kept']}; " + "; ".join(f"{n}: {why}" for why, n in summary["rejected"].items()))
     rows = {"length, s": summary["seconds"], "gap, s": summary["gap_s"], "valence before": summary["previous_valence"],
             "arousal before": summary["previous_arousal"]}  # fmt: skip
+    rows |= {BEFORE[name]: values for name, values in summary["previous_voice"].items()}
     rows |= {f"head {name.replace('_', ' ')}": values for name, values in summary["head"].items()}
     rows |= {FIGURES[name]: values for name, values in summary["figures"].items()}
     width = max(map(len, rows))
@@ -233,6 +263,21 @@ def contrast(first: Sequence[Clip], second: Sequence[Clip], seed: int = 0, resam
     return found
 
 
+def by_reactivity(first: Sequence[Clip], second: Sequence[Clip]) -> list[tuple[str, list[Clip], list[Clip]]]:
+    """Thirds of `first` by how much movement the turn before makes expect, each with the same third of `second`, or
+    with all of it where nothing is expected there; [] where nothing is in `first`."""
+    thirds = [_thirds(clips) for clips in (first, second)]
+    if not thirds[0]:
+        return []
+    return list(zip(("little", "some", "much"), thirds[0], thirds[1] or [list(second)] * 3))
+
+
+def _thirds(clips: Sequence[Clip]) -> list[list[Clip]]:
+    known = sorted((clip for clip in clips if math.isfinite(clip.reactivity)), key=lambda clip: clip.reactivity)
+    edges = [round(len(known) * part / 3) for part in range(4)]
+    return [known[a:b] for a, b in pairwise(edges)] if len(known) >= 3 else []
+
+
 def _effect(wa: np.ndarray, wb: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:  # (2, R)
     """Difference of the weighted means, and the same over the pooled standard deviation."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -276,7 +321,14 @@ def describe_datasets(
         rows = contrast(clips, other)
         result["against"] = {"dataset": str(against), "figures": [asdict(row) for row in rows]}
         lines += ["", f"{folder} against {against}, while responding:"]
-        lines += contrast_lines(rows, (Path(folder).name, Path(against).name))
+        names = (Path(folder).name, Path(against).name)
+        lines += contrast_lines(rows, names)
+        result["against"]["by_reactivity"] = {}
+        for third, own, others in by_reactivity(clips, other):
+            rows = contrast(own, others)
+            result["against"]["by_reactivity"][third] = [asdict(row) for row in rows]
+            lines += ["", f"the same where {third} movement is expected by the turn before (a third of {names[0]}):"]
+            lines += contrast_lines(rows, names)
     if out is not None:
         from diffdyad.staging import staged
         from diffdyad.survey_plot import plot

@@ -25,7 +25,7 @@ def plot(clips: Sequence[Clip], other: Sequence[Clip], names: tuple[str, str], p
     panels = (
         ("length of the exchange, s", lambda c: [c.seconds], None),
         ("gap before the answer, s", lambda c: [c.gap_s] if c.has_previous and c.kind != "silent" else [], (-0.7, 1.7)),
-        ("valence of the turn before", lambda c: [c.valence], (-1, 1)),
+        _before([clip for _, own, _ in sets for clip in own]),
         ("head speed, degrees/s", lambda c: [c.rates[k] for k in ("head_speed_deg_s",) if k in c.rates], None),
         ("head rotation, sd, degrees", lambda c: [c.rates[k] for k in ("head_sd_deg",) if k in c.rates], None),
         ("nods per minute", lambda c: [c.rates[k] for k in ("nods_per_min",) if k in c.rates], None),
@@ -57,3 +57,10 @@ def plot(clips: Sequence[Clip], other: Sequence[Clip], names: tuple[str, str], p
     axis.set_title("kind of response, %", fontsize=10)
     axis.legend(fontsize=8)
     figure.savefig(path, format="png")
+
+
+def _before(clips: Sequence[Clip]) -> tuple:
+    """The panel about the turn before: its valence where that is known, the voice's level otherwise."""
+    if any(np.isfinite(clip.valence) for clip in clips):
+        return "valence of the turn before", lambda c: [c.valence], (-1, 1)
+    return "level of the turn before, dB", lambda c: [c.before[k] for k in ("level_db",) if k in c.before], None

@@ -102,6 +102,7 @@ def test_other_commands_have_help(capsys, words):
         (["data", "rehearse", "--out", "x", "--hours", "nan"], "hours"),
         (["data", "rehearse", "--out", "x", "--effect", "-1"], "effect"),
         (["data", "rehearse", "--out", "x", "--workers", "0"], "--workers"),
+        (["data", "import", "recordings", "x", "--out", "y"], "diffdyad data build"),
         (["train"], "--config"),
         (["train", "--config", "no.yaml"], "no.yaml"),
         (["train", "--config", "no.yaml", "--training.max-steps"], "--training.max-steps"),

@@ -12,7 +12,7 @@ from diffdyad.cli import main
 from diffdyad.data.doctor import check_dataset
 from diffdyad.data.dynamics import head_dynamics
 from diffdyad.data.exchange import shard_name, to_row, write_shard
-from diffdyad.survey import Clip, contrast, describe, read_clips
+from diffdyad.survey import Clip, by_reactivity, contrast, describe, read_clips
 
 
 def dataset(folder, exchanges):
@@ -57,7 +57,13 @@ def broken():
         record[1].responder.motion["expression"][:] = 0.2
         return [record, fresh(2)]
 
+    def leaping():
+        record = fresh(1)
+        record[1].previous.motion["global_orient"][20:, 1] += np.deg2rad(60)  # in one frame
+        return [record, fresh(2)]
+
     return {
+        "turn faster than 300 degrees/s": leaping,
         "half a turn": rotated, "same response": doubled, "silence": mute, "never moves": frozen,
         "more than one split": lambda: [fresh(1), fresh(2, "test", responder_name="r1")],
         "more than once": lambda: [fresh(1), fresh(2, exchange_id="e-1")],
@@ -93,6 +99,14 @@ def test_head_dynamics_are_those_of_a_known_swing():
     assert found.sd_deg == pytest.approx([0, 10 / np.sqrt(2), 0], abs=0.05)
     assert found.speed_deg_s == pytest.approx([0, 20, 0], abs=0.2)  # 4 amplitudes in 2 s
     assert found.range_deg[1] == pytest.approx(20, abs=0.3)
+    assert found.peak_speed_deg_s == pytest.approx([0, 10 * np.pi, 0], abs=0.2)
+    lost = np.deg2rad(60) * (np.arange(250) == 100)[:, None]
+    found = head_dynamics({"global_orient": (head + lost).astype(np.float32)}, np.arange(250) != 100, 25.0)
+    assert max(found.peak_speed_deg_s) < 32  # of frames that do not hold, nothing is said
+    round_about = np.zeros((250, 3), np.float32)
+    round_about[:, 1] = np.mod(0.1 * np.arange(250) + np.pi, 2 * np.pi) - np.pi
+    found = head_dynamics({"global_orient": round_about}, np.ones(250, bool), 25.0)
+    assert found.peak_speed_deg_s == pytest.approx([0, np.rad2deg(2.5), 0], abs=0.1)
     assert head_dynamics({}, np.zeros(0, bool), 25.0).sd_deg == []
 
 
@@ -109,6 +123,39 @@ def test_describe_counts_and_compares(tmp_path, capsys):
     assert found["gap_s"]["p50"] == pytest.approx(0.2) and found["previous_valence"]["count"] == 4
     assert (out / "describe.png").read_bytes()[:4] == b"\x89PNG"
     assert describe(read_clips(two))["without_previous_turn"] == 3
+
+
+def voiced(seed: int, **options):
+    """With prosody whose pitch, level and rate in the turn before are 2 (sd 1), -6 and 1.5."""
+    split, record = fresh(seed, **{"prosody_encoder": "prosody", **options})
+    voice = np.full((record.previous.num_frames, 8), 9.0, np.float32)
+    before = np.arange(len(voice)) < round((record.previous_end_s - record.start_s) * record.fps)
+    voice[before] = [2.0, 0.9, -6.0, 0.0, 0.0, 0.0, 1.5, 0.0]
+    voice[before, 0] += np.where(np.arange(before.sum()) % 2, 1.0, -1.0)
+    voice[:5] = [0.0, 0.1, -40.0, 0.0, 0.0, 0.0, 0.0, 0.0]  # nobody speaks yet
+    record.previous.prosody = voice
+    return split, record
+
+
+def test_describe_says_how_the_voices_before_were_and_divides_by_what_is_expected(tmp_path, capsys):
+    one = dataset(tmp_path / "one", [voiced(k, reactivity=0.1 * k) for k in range(6)] + [fresh(6)])
+    two = dataset(tmp_path / "two", [fresh(20 + k, alone=True) for k in range(3)])
+    out = tmp_path / "out"
+    assert main(["data", "describe", str(one), "--against", str(two), "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "level before, dB" in shown and "where much movement is expected" in shown
+    found = json.loads((out / "describe.json").read_text())
+    assert {name: values["mean"] for name, values in found["previous_voice"].items()} == pytest.approx(
+        {"pitch_semitones": 2.0, "pitch_sd_semitones": 1.0, "level_db": -6.0, "rate_db": 1.5}, abs=0.01
+    )
+    assert found["previous_voice"]["level_db"]["count"] == 6 and found["previous_valence"] is None
+    clips = read_clips(one)
+    thirds = by_reactivity(clips, read_clips(two))
+    assert [[round(10 * clip.reactivity) for clip in own] for _, own, _ in thirds] == [[0, 1], [2, 3], [4, 5]]
+    assert all(len(others) == 3 for _, _, others in thirds)
+    assert [len(others) for _, _, others in by_reactivity(clips, clips)] == [2, 2, 2]
+    assert set(found["against"]["by_reactivity"]) == {"little", "some", "much"}
+    assert by_reactivity(read_clips(two), clips) == []
 
 
 def test_a_difference_between_people_is_found_and_none_is_not():

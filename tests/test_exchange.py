@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from small_exchanges import write_dataset
 
 from diffdyad.data.exchange import (
     Exchange,
@@ -79,10 +80,12 @@ def test_columns_are_those_of_the_design():
         "previous_betas", "responder_betas", "previous_text", "responder_text", "previous_words",
         "responder_words", "basis", "tracker", "neck_folded", "fps", "config_hash", "response_kind", "valence",
         "arousal", "reactive", "planted_strength", "planted_time_constant_s", "language", "turns", "prosody_encoder",
-        "active_speaker_score", "sync_lag_ms", "reprojection_px", "reactivity", "keep", "reject_reasons",
+        "active_speaker_score", "sync_lag_ms", "reprojection_px", "reactivity", "head_percentile",
+        "keep", "reject_reasons",
     ]  # fmt: skip
     wanted += [f"{who}_{group}" for who in ("previous", "responder") for group in group_widths(41)]
-    per_person = ("prosody", "tags", "residual_db", "valid_share", "head_sd_deg", "head_speed_deg_s", "head_range_deg")
+    per_person = ("prosody", "tags", "residual_db", "valid_share", "head_sd_deg", "head_speed_deg_s", "head_range_deg",
+                  "head_peak_speed_deg_s")  # fmt: skip
     wanted += [f"{who}_{name}" for who in ("previous", "responder") for name in per_person]
     assert set(wanted) <= set(features)
     extra = set(features) - set(wanted)
@@ -130,6 +133,21 @@ def test_load_dataset_finds_the_splits_by_file_name(tmp_path):
     loaded = load_dataset("parquet", data_dir=str(folder), cache_dir=str(tmp_path / "cache"))
     assert {name: len(part) for name, part in loaded.items()} == {"train": 1, "validation": 1, "test": 1}
     assert loaded["test"][0]["split"] == "test"
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3])
+def test_two_processes_stream_all_rows_once(tmp_path, shards):
+    from datasets import load_dataset
+    from datasets.distributed import split_dataset_by_node
+
+    write_dataset(tmp_path / "d", train=7, shards=shards)
+    files = str(tmp_path / "d" / "train-*.parquet")
+    parts = []
+    for rank in (0, 1):
+        rows = load_dataset("parquet", data_files=files, split="train", streaming=True, cache_dir=str(tmp_path))
+        parts.append([from_row(row) for row in split_dataset_by_node(rows, rank=rank, world_size=2)])
+    assert all(parts) and sorted(e.exchange_id for part in parts for e in part) == [f"e-{k}" for k in range(7)]
+    assert all(len(e.responder.waveform) and len(e.responder.motion["expression"]) for part in parts for e in part)
 
 
 def test_equal_rows_give_equal_bytes(tmp_path):

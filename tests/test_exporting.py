@@ -9,8 +9,10 @@ import dataset_fixtures as made
 import numpy as np
 import pytest
 import torch
+from small_exchanges import write_dataset
 
 from diffdyad import rotation
+from diffdyad.cli import main
 from diffdyad.data.exchange import ExchangeShards
 from diffdyad.data.exporting import FORMATS, bfm_angles, export_dataset, matlab
 from diffdyad.data.importers import importer_of
@@ -136,3 +138,23 @@ def test_wrong_arguments_are_one_line(flame, tmp_path):
         export_dataset(tmp_path / "nothing", tmp_path / "out", "dualtalk")
     with pytest.raises(UserError, match="validation"):
         export_dataset(flame, tmp_path / "out", "dualtalk", split="validation")
+    (tmp_path / "sound.wav").write_bytes(b"RIFF" + bytes(99))
+    with pytest.raises(UserError, match="expected a motion .npz, found another kind of file"):
+        export_dataset(tmp_path / "sound.wav", tmp_path / "out", "dualtalk")
+    for out in (tmp_path / "sound.wav", tmp_path / "sound.wav" / "out"):
+        with pytest.raises(UserError, match="expected a folder for the output, found a file: .*sound.wav; give"):
+            export_dataset(flame, out, "dualtalk")
+    assert (tmp_path / "sound.wav").stat().st_size == 103 and not (tmp_path / "out").exists()
+
+
+def test_damaged_shards_are_named_and_the_others_are_written(tmp_path, capsys):
+    folder = write_dataset(tmp_path / "d", train=4, validation=0, shards=2)
+    first, second = sorted(folder.glob("*.parquet"))
+    first.write_bytes(first.read_bytes()[:3000])
+    arguments = ["data", "export", str(folder), "--format", "arkit-csv", "--out", str(tmp_path / "out")]
+    assert main(arguments) == 3
+    error = capsys.readouterr().err
+    assert first.name in error and second.name not in error and "damaged" in error
+    assert len(list((tmp_path / "out").rglob("*.csv"))) == 4  # two exchanges of two people
+    second.write_bytes(b"")
+    assert main([*arguments[:-1], str(tmp_path / "other")]) == 2 and first.name in capsys.readouterr().err

@@ -413,6 +413,9 @@ def test_beat2_is_nobody_s_answer(tmp_path):
     report = import_dataset("beat2", source, tmp_path / "out", workers=1)
     assert list(report.failed) == ["smplxflame_30/2_scott_0_1_1"]
     assert "expected 30 fps" in next(iter(report.failed.values())) and "found 60" in next(iter(report.failed.values()))
+    rewrite(wrong, mocap_frame_rate=np.array("thirty"))
+    reason, = import_dataset("beat2", source, tmp_path / "out", workers=1).failed.values()
+    assert wrong.name in reason and reason.endswith("found thirty")
     found = exchanges(report.out)
     assert {e.previous_speaker for e in found} == {""} and {e.start_s for e in found} == {0.0}
     assert {e.layout.num_expression for e in found} == {100} and not any(e.previous.num_frames for e in found)

@@ -20,6 +20,7 @@ from conftest import SHARED_DATA
 
 from diffdyad.cli import main
 from diffdyad.data.exchange import ExchangeShards
+from diffdyad.data.importers import corpus
 from diffdyad.data.intake import Shard
 from diffdyad.data.recordings import diarization, hearing
 from diffdyad.data.recordings.build import build_dataset, parse_shard
@@ -189,6 +190,26 @@ def test_a_missing_package_is_one_line(monkeypatch, tmp_path, capsys):
     hearing.activity.load_silero.cache_clear()
 
 
+def test_one_microphone_is_noticed_before_anything_is_built(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("diffdyad.data.recordings.weights.importlib.util.find_spec", lambda name: None)
+    diarization.load_voice_encoder.cache_clear()
+    talk = conversation(tmp_path / "two.wav", 1)
+    made.pcm_wav(tmp_path / "one.wav", talk.waveform(0), 16000)
+    (tmp_path / "text.wav").write_text("no sound")
+    out = tmp_path / "out"
+
+    def build(*files: str, **more) -> str:
+        content = {"backends": {"activity": "energy"}, "sessions": [{"files": [name], **more} for name in files]}
+        (tmp_path / "m.yaml").write_text(yaml.safe_dump(content))
+        code = main(["data", "build", str(tmp_path / "m.yaml"), "--out", str(out), "--workers", "1"])
+        return f"{code} {capsys.readouterr().err}"
+
+    for found in (build("two.wav", "one.wav"), build("two.wav", layout="mixed")):
+        assert found.startswith("2 ") and "one microphone" in found and "Resemblyzer" in found and not out.exists()
+    assert build("two.wav", "text.wav").startswith("3 ")
+    diarization.load_voice_encoder.cache_clear()
+
+
 # -------------------------------------------------------------------------------------------------------------- turns
 
 
@@ -272,8 +293,6 @@ def test_killed_at_any_step_it_ends_with_the_same_bytes(built, tmp_path, monkeyp
     source, out = built
     calls = []
     if step == "rows":
-        from diffdyad.data.importers import corpus
-
         real_rows = corpus.to_row
 
         def to_row(exchange):
@@ -345,6 +364,44 @@ def test_a_corrupt_file_is_named_and_the_others_are_done(built, tmp_path, capsys
     assert contents(tmp_path / "out") == contents(out)
 
 
+def test_a_recording_replaced_by_one_of_the_same_size_is_noticed(built, tmp_path, monkeypatch):
+    source, out = built
+    shutil.copytree(source, tmp_path / "source")
+    shutil.copytree(out, tmp_path / "out")
+    jobs = []
+    real = corpus._do
+    monkeypatch.setattr(corpus, "_do", lambda job, *rest: jobs.append(job) or real(job, *rest))
+
+    def build() -> int:
+        jobs.clear()
+        build_dataset(tmp_path / "source" / "manifest.yaml", tmp_path / "out", workers=1)
+        return len(jobs)
+
+    assert build() == 0  # other times, the same content
+    path = tmp_path / "source" / "talk1.wav"
+    size = path.stat().st_size
+    conversation(path, 7)
+    assert path.stat().st_size == size and build() == 1
+    now, before = contents(tmp_path / "out"), contents(out)
+    assert sum(now[name] != before[name] for name in before) == 1 and build() == 0
+    shutil.copyfile(source / "talk1.wav", path)
+    assert build() == 1 and contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("damage", [b"{", b"[]"])
+@pytest.mark.parametrize("what", [".import/00000.json", ".import/*.json", ".steps/speech-*/step.json"])
+def test_damaged_bookkeeping_is_made_again(built, tmp_path, what, damage):
+    source, out = built
+    shutil.copytree(out, tmp_path / "out")
+    for path in (found := list((tmp_path / "out").glob(what))):
+        path.write_bytes(damage)
+    if "steps" in what:
+        next((tmp_path / "out" / ".import").glob("*.json")).unlink()
+    assert found
+    build_dataset(source / "manifest.yaml", tmp_path / "out", workers=1)
+    assert contents(tmp_path / "out") == contents(out)
+
+
 def test_a_changed_manifest_is_built_anew_from_the_steps(built, tmp_path, monkeypatch):
     source, out = built
     shutil.copytree(source, tmp_path / "source")
@@ -379,6 +436,13 @@ def test_a_file_per_person(tmp_path):
         ({"sessions": []}, "sessions"),
         ({"sessions": [{"files": ["a.wav"], "layout": "files"}]}, "layout 'files'"),
         ({"sessions": [{"files": ["a.wav"], "speakers": ["x", "x"]}]}, "two different speakers"),
+        ({"sessions": [{"files": ["a.wav"], "speakers": ["", "b"]}]}, "sessions.0.speakers.0"),
+        ({"sessions": [{"files": ["a.wav"], "speakers": ["x", "x "]}]}, "two different speakers"),
+        ({"sessions": [{"files": [""]}]}, "sessions.0.files.0"),
+        ({"sessions": [{"files": ["a.wav"], "offsets_s": [1e9]}]}, "less than or equal to 3600"),
+        ({"sessions": [{"files": ["a.wav"], "offsets_s": [float("nan")]}]}, "finite number"),
+        ({"sessions": [{"files": ["a.wav"], "channels": [0, 0]}]}, "two different channels"),
+        ({"sessions": [{"files": ["a.wav"]}], "backends": {"sounds": "none"}}, "backends.sounds"),
         ({"sessions": [{"files": ["a.wav"]}, {"files": ["a.mp3"]}]}, "found 'a' twice"),
         ({"sessions": [{"files": ["a.wav"], "typo": 1}]}, "typo"),
         ({"sessions": [{"files": ["a.wav"]}], "backends": {"activity": "none"}}, "silero, energy"),
@@ -405,4 +469,7 @@ def test_turns_of_a_file_with_a_picture(tmp_path, capsys):
     assert capsys.readouterr().out.split()[:3] == ["SPEAKER", "a", "1"]
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
     assert main(["data", "turns", str(tmp_path / "a.wav"), "--speakers", "3", "--layout", "channels"]) == 2
+    for flag in ("--rttm", "--picture"):
+        assert main([*arguments[:5], flag, str(tmp_path)]) == 2
+        assert "found a folder" in capsys.readouterr().err
     assert torch.get_num_threads() == 1

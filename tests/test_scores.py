@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as parquet
 import pytest
 import yaml
 from dataset_fixtures import Talk, pcm_wav
@@ -20,6 +21,7 @@ from diffdyad.data.exchange import ExchangeShards, group_widths, to_row, write_s
 from diffdyad.data.filters import Filters, reject_reasons
 from diffdyad.data.importers import corpus
 from diffdyad.data.person import Person
+from diffdyad.data.ranking import percentiles
 from diffdyad.data.recordings.build import build_dataset
 from diffdyad.data.scores import add_scores
 from diffdyad.data.sync import lip_sync
@@ -266,6 +268,32 @@ def test_a_build_without_anything_to_do_leaves_filters_alone(recorded, few, tmp_
 # ------------------------------------------------------------------------------------------------------------- filters
 
 
+def test_percentiles_are_ranks():
+    found = percentiles([3.0, np.nan, 1.0, 2.0, 2.0])
+    assert found[[0, 2, 3, 4]].tolist() == [87.5, 12.5, 50.0, 50.0] and np.isnan(found[1])
+    assert percentiles([]).shape == (0,) and np.isnan(percentiles([np.nan])).all()
+
+
+def test_the_liveliest_quarter_is_found(recorded, tmp_path):
+    assert filtering.filter_dataset(recorded[1], Filters.of(["min_head_percentile=75"]), tmp_path / "out").kept == 3
+    splits = ("train", "validation", "test")
+    pairs = [(e.keep, exchanges.row(k)["responder_head_speed_deg_s"]) for exchanges in
+             (ExchangeShards(tmp_path / "out", split, False) for split in splits) for k, e in enumerate(exchanges)]
+    fast, slow = ([np.linalg.norm(speed) for keep, speed in pairs if keep == wanted] for wanted in (True, False))
+    assert len(slow) == 9 and min(fast) > max(slow)
+
+
+def test_datasets_without_the_later_columns_are_read_and_judged(rated):
+    for path in rated.glob("*.parquet"):
+        table = parquet.read_table(path)
+        later = [name for name in table.column_names if "head_peak" in name or name == "head_percentile"]
+        parquet.write_table(table.drop_columns(later), path)
+        assert len(later) == 3
+    assert filtering.filter_dataset(rated, Filters.of(["min_head_percentile=75"])).kept == 10
+    assert filtering.filter_dataset(rated, Filters.of(["max_head_speed_deg_s=1"])).kept == 0
+    assert all(np.isnan(exchange.head_percentile) for exchange in ExchangeShards(rated, "train"))
+
+
 def test_rules_judge_what_is_known():
     row = {"previous_residual_db": -math.inf, "responder_residual_db": -4.0, "previous_valid_share": math.nan,
            "previous_head_speed_deg_s": [], "responder_head_speed_deg_s": [1.0, 9.0, 2.0], "sync_lag_ms": -90.0,
@@ -274,6 +302,8 @@ def test_rules_judge_what_is_known():
     judged = Filters.of(["max_residual_db=off", "max_sync_lag_ms=80", "min_active_speaker_score=0.3",
                          "min_head_speed_deg_s=9.5", "min_reactivity=0"])  # fmt: skip
     reasons = reject_reasons(row, judged)
+    glitch = {**row, "previous_head_peak_speed_deg_s": [2.0, 1500.0, 0.0], "responder_residual_db": -20.0}
+    assert reject_reasons(glitch, Filters()) == ["the head turns faster than 300 degrees/s: a tracker's error"]
     assert len(reasons) == 2 and "80 ms" in reasons[0] + reasons[1] and "9.5 degrees/s" in reasons[0] + reasons[1]
 
 

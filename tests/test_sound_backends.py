@@ -345,7 +345,7 @@ def test_what_is_not_asked_for_leaves_no_trace(tmp_path):
     row = ExchangeShards(tmp_path / "out", "test").row(0)
     assert "affect_encoder" not in row and not any(column.endswith("_affect") for column in row)
     assert set(Recordings(tmp_path / "manifest.yaml").settings()["manifest"]["backends"]) == {
-        "activity", "diarization", "words", "sounds", "prosody", "motion", "mediapipe_model",
+        "activity", "diarization", "words", "prosody", "motion", "mediapipe_model",
     }  # fmt: skip
     assert "weights" not in Recordings(tmp_path / "manifest.yaml").settings()
 

@@ -132,7 +132,7 @@ def _ranges(exchange: Exchange, findings: Findings) -> None:
                 findings.problems["rotations beyond half a turn (degrees instead of radians?)"].append(
                     f"{exchange.exchange_id} {who}_{group}"
                 )
-        speed = max(head_dynamics(person.motion, person.valid, exchange.fps).speed_deg_s, default=0.0)
+        speed = max(head_dynamics(person.motion, person.valid, exchange.fps).peak_speed_deg_s, default=0.0)
         if speed > GLITCH_DEG_S:
             findings.problems[f"heads that turn faster than {GLITCH_DEG_S:g} degrees/s"].append(
                 f"{exchange.exchange_id} {who}"

@@ -21,34 +21,45 @@ GLITCH_DEG_S = 300.0
 class HeadDynamics:
     """Figures per axis (pitch, yaw, roll) over valid frames; empty where the head was not measured.
 
-    sd_deg: standard deviation; speed_deg_s: mean of the absolute speed; range_deg: 98th less 2nd percentile.
+    sd_deg: standard deviation; speed_deg_s: mean of the absolute speed; range_deg: 98th less 2nd percentile;
+    peak_speed_deg_s: the largest absolute speed from one valid frame to the next.
     """
 
     sd_deg: list[float] = field(default_factory=list)
     speed_deg_s: list[float] = field(default_factory=list)
     range_deg: list[float] = field(default_factory=list)
+    peak_speed_deg_s: list[float] = field(default_factory=list)
 
 
 def head_angles(motion: Mapping[str, np.ndarray]) -> np.ndarray:  # (T, 3) degrees
     """Pitch, yaw and roll of the head (global_orient and neck_pose together) as a rotation vector; (0, 3) without."""
+    return np.rad2deg(_head(motion).numpy())
+
+
+def _head(motion: Mapping[str, np.ndarray]) -> torch.Tensor:  # (T, 3) radians
     head = torch.from_numpy(np.array(motion.get("global_orient", np.zeros((0, 3))), np.float32))
     neck = motion.get("neck_pose")
     if len(head) and neck is not None and len(neck):
         head = rotation.compose(head, torch.from_numpy(np.array(neck, np.float32)))
-    return np.rad2deg(head.numpy())
+    return head
 
 
 def head_dynamics(motion: Mapping[str, np.ndarray], valid: np.ndarray, fps: float) -> HeadDynamics:
     """Of one person's groups (T, width) at `fps`, where `valid` (T,) says that they hold."""
-    angles = head_angles(motion)
+    head = _head(motion)
+    angles = np.rad2deg(head.numpy())
     valid = np.asarray(valid, bool)[: len(angles)]
     if not len(angles) or valid.sum() < 2:
         return HeadDynamics()
     held = angles[valid]
-    steps = np.abs(np.diff(angles, axis=0))[valid[1:] & valid[:-1]]
+    both = valid[1:] & valid[:-1]
+    steps = np.abs(np.diff(angles, axis=0))[both]
     speed = steps.mean(0) * fps if len(steps) else np.zeros(3)
+    # the rotation from each frame to the next: unlike a difference of vectors, it makes no leap at half a turn
+    turns = rotation.compose(rotation.inverse(head[:-1]), head[1:]).numpy()[both]
+    peak = np.rad2deg(np.abs(turns).max(0, initial=0.0)) * fps
     low, high = np.percentile(held, [2, 98], axis=0)
-    return HeadDynamics(*(np.asarray(x, float).round(4).tolist() for x in (held.std(0), speed, high - low)))
+    return HeadDynamics(*(np.asarray(x, float).round(4).tolist() for x in (held.std(0), speed, high - low, peak)))
 
 
 MOVES_DEG, MOVES_ARKIT, MOVES_FLAME = 1.0, 0.05, 0.2

@@ -41,7 +41,8 @@ class Exchange:
     language: BCP 47, "" = not known; turns: all that were found in the record; prosody_encoder, affect_encoder: what
     made `Person.prosody` and `Person.affect`, "" = nothing did. Scores, NaN = not known: active_speaker_score,
     sync_lag_ms (sound against lips), reprojection_px (of the tracker), reactivity (predicted from the previous turn
-    alone). keep, reject_reasons: what filters say.
+    alone), head_percentile (of the responder's head speed, among the dataset's). keep, reject_reasons: what filters
+    say.
 
     The last block is the truth of a rehearsal corpus, and NaN, False or "" everywhere else: the previous
     turn's affect, the response's own, whether the responder reacts, and how (see docs/rehearsal.md).
@@ -78,6 +79,7 @@ class Exchange:
     sync_lag_ms: float = math.nan
     reprojection_px: float = math.nan
     reactivity: float = math.nan
+    head_percentile: float = math.nan
     keep: bool = True
     reject_reasons: list[str] = field(default_factory=list)
     valence: float = math.nan
@@ -161,7 +163,7 @@ _OTHERWISE = (*PEOPLE, "responder_name", "turns", "reject_reasons", "affect_enco
 _PLAIN = [f for f in fields(Exchange) if f.name not in _OTHERWISE]
 _DTYPES = {"str": "string", "float": "float64", "bool": "bool"}
 _FLOAT32 = {"overlap_ratio", "valence", "arousal", "active_speaker_score", "sync_lag_ms", "reprojection_px",
-            "reactivity"}  # fmt: skip
+            "reactivity", "head_percentile"}  # fmt: skip
 
 
 def group_widths(num_expression: int) -> dict[str, int]:
@@ -199,7 +201,8 @@ def exchange_features(num_expression: int, num_prosody: int = 8, num_affect: int
         columns[f"{who}_prosody"] = Array2D((None, num_prosody), "float32")
         if num_affect is not None:
             columns[f"{who}_affect"] = Array2D((None, num_affect), "float32")
-        for name in ("residual_db", "valid_share", "head_sd_deg", "head_speed_deg_s", "head_range_deg"):
+        for name in ("residual_db", "valid_share", "head_sd_deg", "head_speed_deg_s", "head_range_deg",
+                     "head_peak_speed_deg_s"):  # fmt: skip
             single = name in ("residual_db", "valid_share")
             columns[f"{who}_{name}"] = Value("float32") if single else List(Value("float32"))
     return Features(columns)

@@ -11,9 +11,11 @@ import json
 import os
 import pickle
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -21,10 +23,12 @@ from torch import Tensor
 
 from diffdyad import rotation
 from diffdyad.data import arkit
-from diffdyad.data.exchange import PEOPLE, SPLITS, Exchange, ExchangeShards
+from diffdyad.data.exchange import PEOPLE, SPLITS, Exchange, shards
+from diffdyad.data.intake import CorruptShard, Shard
 from diffdyad.errors import EXIT_OK, EXIT_PARTIAL, PartialFailure, UserError
 from diffdyad.media import SAMPLING_RATE, write_wav
 from diffdyad.motion import Motion, load_motion
+from diffdyad.staging import check_folder
 
 FORMATS = ("dualtalk", "arkit-csv", "gagavatar", "pirender")
 ARKIT_FPS = 60.0  # as the app records
@@ -83,6 +87,7 @@ def export_dataset(
             "an .npz with a matrix (E, 64) as --expression-map (and only for pirender)"
         )
     source, out = Path(source), Path(out_dir)
+    check_folder(out)
     mapping = None if expression_map is None else _read_map(Path(expression_map))
     report = ExportReport(out, notes=list(_NOTES[format]))
     if source.is_file():
@@ -110,11 +115,9 @@ def _export_exchanges(
         raise UserError(f"expected a dataset of exchanges or a motion .npz, found neither at {source}")
     checked, left = False, limit
     for name in splits:
-        exchanges = ExchangeShards(source, name)
-        count = len(exchanges) if left is None else min(left, len(exchanges))
-        left = None if left is None else left - count
-        for index in tqdm(range(count), desc=f"exporting {name}", disable=not progress):
-            exchange = exchanges[index]
+        for exchange in tqdm(islice(_readable(source, name, report), left), desc=f"exporting {name}",
+                             disable=not progress):  # fmt: skip
+            left = None if left is None else left - 1
             for who in PEOPLE:
                 motion = exchange.motion(who)
                 if not len(motion) or not motion.valid[:, motion.layout.groups.index("expression")].any():
@@ -133,6 +136,21 @@ def _export_exchanges(
                     ]
                 except (UserError, ValueError) as error:
                     report.failed[f"{exchange.exchange_id} ({who})"] = " ".join(str(error).split())
+
+
+def _readable(source: Path, split: str, report: ExportReport) -> Iterator[Exchange]:
+    """The exchanges of a split; what is damaged goes into the report, under the name of its file."""
+    for path in shards(source, split):
+        try:
+            shard = Shard(path)
+        except CorruptShard as error:
+            report.failed[path.name] = str(error)
+            continue
+        for index in range(len(shard)):
+            try:
+                yield shard[index]
+            except CorruptShard as error:
+                report.failed[f"{path.name} row {index}"] = str(error)
 
 
 def _place(out: Path, exchange: Exchange, split: str, who: str, format: str) -> tuple[Path, str]:
@@ -158,6 +176,8 @@ def _check_basis(motion: Motion, format: str, mapping: Tensor | None, where: Pat
 
 
 def _read_map(path: Path) -> Tensor:
+    if path.is_file() and not is_zipfile(path):
+        raise UserError(f"expected an .npz with the key 'matrix', found another kind of file, or half of one: {path}")
     try:
         with np.load(path, allow_pickle=False) as archive:
             matrix = np.asarray(archive["matrix"], np.float32)

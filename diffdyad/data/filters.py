@@ -27,6 +27,7 @@ class Filters:
     max_reprojection_px: float | None = None
     max_overlap_ratio: float | None = None
     min_reactivity: float | None = None
+    min_head_percentile: float | None = None
 
     @classmethod
     def of(cls, settings: Sequence[str]) -> Filters:
@@ -66,8 +67,9 @@ def _furthest(values: list[float]) -> float:
 _RULES = {
     "max_residual_db": _Rule(_both("residual_db"), max, "the other's voice is in the sound (residual over {:g} dB)"),
     "min_valid_share": _Rule(_both("valid_share"), min, "the face was seen in less than {:.0%} of the frames"),
-    "max_head_speed_deg_s": _Rule(
-        _both("head_speed_deg_s"), max, "the head turns faster than {:g} degrees/s: a tracker's error"
+    "max_head_speed_deg_s": _Rule(  # older datasets have the means alone, which are never larger
+        (*_both("head_peak_speed_deg_s"), *_both("head_speed_deg_s")), max,
+        "the head turns faster than {:g} degrees/s: a tracker's error",
     ),
     "min_head_speed_deg_s": _Rule(
         ("responder_head_speed_deg_s",), max, "the responder's head moves by less than {:g} degrees/s"
@@ -81,6 +83,9 @@ _RULES = {
     ),
     "max_overlap_ratio": _Rule(("overlap_ratio",), max, "the turns overlap in more than {:.0%} of the time"),
     "min_reactivity": _Rule(("reactivity",), min, "little reaction is expected (reactivity under {:g})"),
+    "min_head_percentile": _Rule(
+        ("head_percentile",), min, "the responder's head moves less than {:g} % of the dataset's do"
+    ),
 }  # fmt: skip
 
 COLUMNS = tuple(dict.fromkeys(column for rule in _RULES.values() for column in rule.columns))

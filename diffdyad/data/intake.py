@@ -68,7 +68,7 @@ class Shard(ExchangeShards):
     def _corrupt(self, error: Exception) -> CorruptShard:
         reason = " ".join(str(error).split()) or type(error).__name__
         return CorruptShard(
-            f"the shard {self.path} is damaged ({reason[:200]}); get or make it again, or go on without it: "
+            f"the shard {self.path} is damaged ({reason[:200]}); get or make it again, or train without it: "
             "data.skip_corrupt=true"
         )
 

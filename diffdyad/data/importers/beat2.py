@@ -45,8 +45,9 @@ class BEAT2(Importer):
         arrays = checks.read_npz(where)
         expression = checks.array_of(arrays, "expressions", (None, 100), where)
         frames = len(expression)
-        if "mocap_frame_rate" in arrays and float(np.asarray(arrays["mocap_frame_rate"])) != FPS:
-            raise UserError(f"expected {FPS:g} fps in {where}, found {np.asarray(arrays['mocap_frame_rate']).item():g}")
+        rate = np.asarray(arrays.get("mocap_frame_rate", FPS))
+        if rate.dtype.kind not in "fiu" or rate.size != 1 or rate.item() != FPS:
+            raise UserError(f"expected {FPS:g} fps ('mocap_frame_rate') in {where}, found {str(rate.tolist())[:60]}")
         groups = {}
         if "poses" in arrays:
             poses = torch.from_numpy(checks.array_of(arrays, "poses", (frames, 165), where)).view(frames, 55, 3)

@@ -24,21 +24,23 @@ from diffdyad.data.filtering import CARD, Tally, judge_files, settle
 from diffdyad.data.filters import Filters
 from diffdyad.data.importers import importer_of
 from diffdyad.data.importers.cutting import Session, cut, session_name
+from diffdyad.data.importers.jobs import JOURNAL, Job, contents_of, drop_damaged, is_stale, sizes_of, split_work
 from diffdyad.data.importers.recording import Importer, ImportOptions, Item
 from diffdyad.data.importers.report import ImportReport, card, collect
 from diffdyad.data.importers.splits import assign
+from diffdyad.data.ranking import rank_files
 from diffdyad.data.recordings.steps import STEPS, file_hash
 from diffdyad.data.scores import add_scores
 from diffdyad.data.workers import spawned
 from diffdyad.errors import UserError
 from diffdyad.flame import FLAME_BASES
 from diffdyad.lock import only_one
-from diffdyad.staging import DISK_FULL, write_text
+from diffdyad.staging import DISK_FULL, check_folder, write_text
 
-VERSION = 2
+VERSION = 3
 """Raise it when what every importer does changes: datasets of different versions are not continued as one."""
 
-MARKER, JOURNAL = "import.json", ".import"
+MARKER = "import.json"
 
 
 @dataclass(frozen=True)
@@ -47,21 +49,6 @@ class Shard:
 
     index: int = 0
     count: int = 1
-
-
-@dataclass(frozen=True)
-class _Job:
-    """So many recordings of one split, written together."""
-
-    number: int
-    split: str
-    items: tuple[Item, ...]
-
-    def rows_path(self, out: Path) -> Path:
-        return out / JOURNAL / f"{self.number:05d}.parquet"
-
-    def journal_path(self, out: Path) -> Path:
-        return out / JOURNAL / f"{self.number:05d}.json"
 
 
 def import_dataset(
@@ -103,12 +90,13 @@ def import_dataset(
         "importer": name, "version": [VERSION, importer.version], "options": {**asdict(options), "limit": None},
         "recordings": len(items), "plan": _plan_hash(items, splits.of), **importer.settings(),
     }  # fmt: skip
-    jobs = _jobs(importer, items, splits.of)
+    jobs = split_work(importer, items, splits.of)
     settle(out)
     _claim(out, settings, importer.rebuilds)
     mine = [job for job in jobs if job.number % shard.count == shard.index]
     with only_one(out / JOURNAL, wait=True):  # another machine may be about to finish
-        todo = [job for job in mine if not job.journal_path(out).exists() or _is_stale(job, out, importer)]
+        drop_damaged(out, jobs)
+        todo = [job for job in mine if not job.journal_path(out).exists() or is_stale(job, out, importer)]
         finished = _is_finished(out)
         anew = bool(todo) or not finished
         if finished and anew:
@@ -177,30 +165,9 @@ def _plan_hash(items: list[Item], splits: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:16]
 
 
-def _sizes(job: _Job, importer: Importer) -> dict[str, int]:
-    """Bytes of all files of a job; -1 where there is none."""
-    paths = {name: importer.path(name) for item in job.items for name in item.files}
-    return {name: path.stat().st_size if path.is_file() else -1 for name, path in paths.items()}
-
-
-def _is_stale(job: _Job, out: Path, importer: Importer) -> bool:
-    """Whether a job is to be done again: something of it failed, or its files have changed since."""
-    journal = json.loads(job.journal_path(out).read_text())
-    return bool(journal["failed"]) or journal["sizes"] != _sizes(job, importer)
-
-
 def _config_hash(name: str, importer: Importer, options: ImportOptions) -> str:
     what = [name, VERSION, importer.version, {**asdict(options), "limit": None}, importer.settings()]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _jobs(importer: Importer, items: list[Item], splits: dict[str, str]) -> list[_Job]:
-    jobs: list[_Job] = []
-    for split in SPLITS:
-        mine = [item for item in items if splits[item.item_id] == split]
-        for begin in range(0, len(mine), importer.items_per_shard):
-            jobs.append(_Job(len(jobs), split, tuple(mine[begin : begin + importer.items_per_shard])))
-    return jobs
 
 
 def _claim(out: Path, settings: dict[str, Any], rebuilds: bool) -> None:
@@ -224,8 +191,7 @@ def _claim(out: Path, settings: dict[str, Any], rebuilds: bool) -> None:
             )
         (out / JOURNAL).mkdir(exist_ok=True)
         return
-    if out.exists() and not out.is_dir():
-        raise UserError(f"expected a folder for the dataset, found a file: {out}; give another --out")
+    check_folder(out)
     if out.exists() and any(path.name not in (JOURNAL, STEPS) for path in out.iterdir()):
         raise UserError(f"expected a new or empty folder, found other files in {out}; give another --out")
     try:
@@ -239,7 +205,7 @@ def _claim(out: Path, settings: dict[str, Any], rebuilds: bool) -> None:
 
 
 def _run(
-    name: str, importer: Importer, options: ImportOptions, out: Path, todo: list[_Job], workers: int | None,
+    name: str, importer: Importer, options: ImportOptions, out: Path, todo: list[Job], workers: int | None,
     progress: bool,
 ) -> None:
     from tqdm.auto import tqdm
@@ -267,12 +233,13 @@ def _run(
             executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _do(job: _Job, name: str, source: str, options: ImportOptions, out_dir: str) -> int:
+def _do(job: Job, name: str, source: str, options: ImportOptions, out_dir: str) -> int:
     """Writes one job's rows and then its journal, whose existence says that both are whole."""
     importer, out = importer_of(name)(Path(source), options), Path(out_dir)
     importer.steps_folder = out / STEPS
     config_hash = _config_hash(name, importer, options)
     sessions, failed, tally = [], {}, Tally(Filters())
+    contents = contents_of(job, importer)  # before they are read: what is replaced meanwhile is seen the next time
 
     def rows() -> Iterator[dict[str, Any]]:
         for item in job.items:
@@ -299,7 +266,8 @@ def _do(job: _Job, name: str, source: str, options: ImportOptions, out_dir: str)
     first = next(made, None)
     count = write_shard(job.rows_path(out), chain([first], made)) if first is not None else 0
     importer.close()
-    journal = {"rows": count, "sessions": sessions, "failed": failed, "sizes": _sizes(job, importer)}
+    journal = {"rows": count, "sessions": sessions, "failed": failed, "sizes": sizes_of(job, importer),
+               "contents": contents}  # fmt: skip
     write_text(job.journal_path(out), json.dumps(journal, sort_keys=True))
     return len(job.items)
 
@@ -352,7 +320,7 @@ def _keep_foreign(out: Path, session: Session, sides: list) -> None:
 # -------------------------------------------------------------------------------------------------------------- shards
 
 
-def _names(out: Path, jobs: list[_Job]) -> Iterator[tuple[_Job, Path]]:
+def _names(out: Path, jobs: list[Job]) -> Iterator[tuple[Job, Path]]:
     """Each job that has rows, and the shard that they become."""
     for split in SPLITS:
         filled = [j for j in jobs if j.split == split and json.loads(j.journal_path(out).read_text())["rows"]]
@@ -360,20 +328,21 @@ def _names(out: Path, jobs: list[_Job]) -> Iterator[tuple[_Job, Path]]:
             yield job, out / shard_name(split, index, len(filled))
 
 
-def _score(out: Path, jobs: list[_Job], report: ImportReport) -> None:
-    """The score that needs all exchanges at once, and what filters say of all of them."""
+def _score(out: Path, jobs: list[Job], report: ImportReport) -> None:
+    """The scores that need all exchanges at once, and what filters say of all of them."""
     paths = [job.rows_path(out) for job, _ in _names(out, jobs)]
     report.notes += reactivity.score_files(paths).lines()
+    rank_files(paths)
     report.tally = judge_files(paths, Filters())
 
 
-def _pack(out: Path, jobs: list[_Job]) -> None:
+def _pack(out: Path, jobs: list[Job]) -> None:
     for job, shard in _names(out, jobs):
         with suppress(FileNotFoundError):  # it is in its place already, or another machine was quicker
             os.replace(job.rows_path(out), shard)
 
 
-def _unpack(out: Path, jobs: list[_Job]) -> None:
+def _unpack(out: Path, jobs: list[Job]) -> None:
     """Shards back to where they were made: what failed before may change how many there are."""
     for job, shard in list(_names(out, jobs)):
         if shard.exists():

@@ -103,6 +103,15 @@ def _media(path: Path, steps: Steps) -> StepResult:
     return steps.run("media", "pyav", av.__version__, {"sampling_rate": SAMPLING_RATE}, [file_hash(path)], decode)
 
 
+def channels_of(path: Path) -> int | None:
+    """Of a file's sound, by its header; None where it cannot be read, or has none."""
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            return container.streams.best("audio").codec_context.channels
+    except (OSError, av.FFmpegError, AttributeError):
+        return None
+
+
 def av_offset_s(path: Path) -> float | None:
     """By how much a file's sound begins after its pictures, by their timestamps; None without pictures.
 

@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from diffdyad.errors import UserError
 
 LAYOUTS = ("files", "channels", "mixed")
+
+
+_File = Annotated[str, Field(min_length=1)]
+_Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]  # in a record, "" is nobody
+_Offset = Annotated[float, Field(ge=-3600, le=3600, allow_inf_nan=False)]
 
 
 class _Strict(BaseModel):
@@ -25,17 +30,17 @@ class Session(_Strict):
     files: one per person, in the order of `speakers`, or a single one; layout: "files" (one per person), "channels" (a
     person per channel) or "mixed" (one microphone); left out, it follows from the number of files and channels.
     speakers: names that are the same person wherever they occur; left out, people of this session alone. channels:
-    which channel is whose, from 0. offsets_s: what each file's clock is late by. motion: results of a tracker, a file
-    per person, motion_fps: their rate (left out: that of the video).
+    which channel is whose, from 0. offsets_s: what each file's clock is late by, at most an hour either way. motion:
+    results of a tracker, a file per person, motion_fps: their rate (left out: that of the video).
     """
 
     id: str | None = None
-    files: Annotated[list[str], Field(min_length=1, max_length=2)]
+    files: Annotated[list[_File], Field(min_length=1, max_length=2)]
     layout: Literal["files", "channels", "mixed"] | None = None
-    speakers: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
+    speakers: Annotated[list[_Name], Field(min_length=2, max_length=2)] | None = None
     channels: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)] = [0, 1]
-    offsets_s: Annotated[list[float], Field(min_length=1, max_length=2)] | None = None
-    motion: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
+    offsets_s: Annotated[list[_Offset], Field(min_length=1, max_length=2)] | None = None
+    motion: Annotated[list[_File], Field(min_length=2, max_length=2)] | None = None
     motion_fps: Annotated[float, Field(gt=1, lt=1000)] | None = None
     language: str | None = None
     split: Literal["train", "validation", "test"] | None = None
@@ -50,6 +55,8 @@ class Session(_Strict):
             raise ValueError(f"layout {self.layout!r} has one file, found {len(self.files)}")
         if self.speakers and len(set(self.speakers)) != 2:
             raise ValueError(f"expected two different speakers, found {self.speakers}")
+        if self.channels[0] == self.channels[1]:
+            raise ValueError(f"expected two different channels, found {self.channels}")
         if self.offsets_s and len(self.offsets_s) != len(self.files):
             raise ValueError(f"expected an offset per file ({len(self.files)}), found {len(self.offsets_s)}")
         return self
@@ -74,7 +81,6 @@ class Backends(_Strict):
     words: str = "none"
     words_model: str | None = None
     words_revision: str | None = None
-    sounds: str = "none"
     tags: str = "none"
     tags_model: str | None = None
     tags_revision: str | None = None

@@ -17,7 +17,7 @@ from diffdyad.data.recordings import activity, diarization, recognisers
 from diffdyad.data.recordings.affect import add_affect, load_affect
 from diffdyad.data.recordings.agreement import agreed, voiced
 from diffdyad.data.recordings.features import FEATURES, add_features
-from diffdyad.data.recordings.hearing import Heard, hear, own_voice, residual_db, speech_share
+from diffdyad.data.recordings.hearing import Heard, channels_of, hear, own_voice, residual_db, speech_share
 from diffdyad.data.recordings.manifest import LATER, WEIGHTS, Manifest, Session, load_manifest
 from diffdyad.data.recordings.steps import STEPS, Steps
 from diffdyad.data.recordings.tagging import DEFAULT_AST, TAGS, Tags, find_tags, load_tagger
@@ -126,8 +126,7 @@ class Recordings(Importer):
         """Raises UserError for a wrong manifest and for backends that are not known or not installed."""
         backends = self.manifest.backends
         activity.check_activity(backends.activity)
-        if any(session.layout == "mixed" for session in self.manifest.sessions):
-            diarization.diarization_version(backends.diarization)
+        self._check_diarization()
         for what, name, known in (("words", backends.words, WORDS), ("tags", backends.tags, TAGS),
                                   ("prosody", backends.prosody, FEATURES)):  # fmt: skip
             if name not in known:
@@ -141,6 +140,19 @@ class Recordings(Importer):
         if backends.affect != "none":
             load_affect(self.weights(backends.affect), backends.affect_revision)
         check_motion(self.manifest)
+
+    def _check_diarization(self) -> None:
+        """Where a session is of one microphone, by its word or by its file; of two channels it shows as they are heard.
+        """
+        alone = [session for session in self.manifest.sessions
+                 if session.layout == "mixed" or (session.layout is None and len(session.files) == 1)]  # fmt: skip
+        try:
+            if alone:
+                diarization.diarization_version(self.manifest.backends.diarization)
+        except UserError as error:
+            for session in alone:
+                if session.layout == "mixed" or channels_of(self.path(session.files[0])) not in (None, 2):
+                    raise UserError(f"{session.name} has one microphone for both: {error}") from None
 
     def settings(self) -> dict[str, Any]:
         backends = self.manifest.backends

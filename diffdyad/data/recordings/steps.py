@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -44,22 +45,37 @@ class Steps:
         key = f"{step}-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]}"
         self.about[step] = {"backend": backend, "version": version, "settings": dict(settings), "key": key}
         folder = self.folder / key
-        if not (folder / STEP_FILE).exists():
+        if (values := _values(folder / STEP_FILE)) is None:
             partial = self.folder / f".{key}.{os.getpid()}.partial"
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             try:
-                values = make(partial)
-                (partial / STEP_FILE).write_text(json.dumps({**what, "values": values}, sort_keys=True, indent=1))
+                text = json.dumps({**what, "values": make(partial)}, sort_keys=True, indent=1)
+                (partial / STEP_FILE).write_text(text)
                 shutil.rmtree(folder, ignore_errors=True)
                 os.replace(partial, folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-        return StepResult(key, folder, json.loads((folder / STEP_FILE).read_text())["values"])
+            values = _values(folder / STEP_FILE)
+        return StepResult(key, folder, values)
+
+
+def _values(path: Path) -> dict[str, Any] | None:
+    """What a step gave; None where it was not done, or cannot be read any more."""
+    try:
+        return json.loads(path.read_text())["values"]
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError):
+        return None
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content."""
+    """SHA-256 of a file's content, which a process reads once for it, unless the file changes."""
+    stat = path.stat()
+    return _hash(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _hash(path: Path, size: int, mtime_ns: int) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -26,7 +26,8 @@ def write_turns(
     files: Sequence[str], rttm: str | None = None, layout: str | None = None, num_speakers: int = 2,
     activity: str = "silero", picture: str | None = None,
 ) -> str:
-    """Writes who speaks when, before pauses are merged; returns a line about it (without `rttm`: the RTTM itself).
+    """Writes who speaks when, before pauses are merged into turns (with one microphone, a speaker's own short pauses
+    are speech); returns a line about it (without `rttm`: the RTTM itself).
 
     Raises UserError for files that cannot be read and for settings that they do not allow.
     """
@@ -42,6 +43,8 @@ def write_turns(
         raise UserError(f"a channel per person is two people: expected --speakers 2, found {num_speakers}")
     paths = [Path(name) for name in files]
     for target in (rttm, picture):
+        if target is not None and Path(target).is_dir():
+            raise UserError(f"expected the name of a file to write, found a folder: {target}")
         if target is not None and not Path(target).absolute().parent.is_dir():
             raise UserError(f"expected a folder for {target}, found none at {Path(target).absolute().parent}")
     with tempfile.TemporaryDirectory(prefix="diffdyad-") as folder:
