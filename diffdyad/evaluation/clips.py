@@ -127,6 +127,9 @@ def check_clips(clips: Sequence[Clip], units: str = "people") -> np.ndarray:
         if clip.truth.fps != first.truth.fps:
             raise UserError(f"expected one frame rate in all clips, found {first.truth.fps:g} Hz in {first.clip_id} "
                             f"and {clip.truth.fps:g} Hz in {clip.clip_id}: resample them with --fps")
+        if clip.response_kind in ("all", *PHASES):
+            raise UserError(f"expected response kinds other than all, {', '.join(PHASES)}, found "
+                            f"{clip.response_kind!r} of {clip.clip_id}: name it otherwise")  # fmt: skip
         if len(clip) < _SHORTEST:
             raise UserError(f"expected clips of at least {_SHORTEST} frames, found {len(clip)} in {clip.clip_id}")
     if units == "clips":

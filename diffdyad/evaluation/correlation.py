@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from diffdyad.evaluation.arrays import Array, as_array, as_arrays
 
@@ -15,6 +16,11 @@ def is_constant(values, tolerance: float = 0.0) -> bool:
     if len(values) < 2:
         return True
     return float(np.abs(values - values[0]).max(initial=0.0)) <= max(tolerance, 1e-12 * float(np.abs(values).max()))
+
+
+def _constant_channels(values: Array, tolerance: float) -> NDArray[np.bool_]:
+    """`is_constant` of each channel: (T, D), T > 0 -> (D,)"""
+    return np.abs(values - values[0]).max(0) <= np.maximum(tolerance, 1e-12 * np.abs(values).max(0))
 
 
 def pearson_correlation(a, b) -> float:
@@ -82,16 +88,23 @@ def peak_correlation(leader, follower, fps: float, longest_lag_s: float, steps: 
     return Peak(float(found[best]), float(lags[best] / fps))
 
 
-def partner_correlation_error(partner, truth, prediction) -> float:
+def partner_correlation_error(partner, truth, prediction, tolerance: float = 0.0) -> float:
     """|corr(partner, truth) - corr(partner, prediction)|, averaged over the channels (T, D) where both are defined.
 
     Channel by channel: rPCC of DualTalk flattens all of them into one series, where the channels' different means
-    alone make a high correlation. NaN where no channel is defined.
+    alone make a high correlation. NaN where no channel is defined; one that stays within `tolerance` is not.
     """
     partner, truth, prediction = as_arrays(partner, truth, prediction)
-    pairs = [
-        abs(pearson_correlation(partner[:, d], truth[:, d]) - pearson_correlation(partner[:, d], prediction[:, d]))
-        for d in range(partner.shape[1])
-    ]
-    pairs = [pair for pair in pairs if np.isfinite(pair)]
-    return float(np.mean(pairs)) if pairs else float("nan")
+    errors = np.abs(_by_channel(partner, truth, tolerance) - _by_channel(partner, prediction, tolerance))
+    errors = errors[np.isfinite(errors)]
+    return float(errors.mean()) if len(errors) else float("nan")
+
+
+def _by_channel(a: Array, b: Array, tolerance: float) -> Array:
+    """`pearson_correlation` of each channel: (T, D), (T, D) -> (D,)"""
+    moving = ~(_constant_channels(a, tolerance) | _constant_channels(b, tolerance))
+    a, b = ((side - side.mean(0)) for side in (a[:, moving], b[:, moving]))
+    found = np.full(len(moving), np.nan)
+    size = np.linalg.norm(a, axis=0) * np.linalg.norm(b, axis=0)
+    found[moving] = np.clip(np.einsum("td,td->d", a, b) / size, -1, 1)
+    return found
