@@ -156,7 +156,15 @@ def test_who_ignores_the_partner_is_found_out():
     assert report.cells["all", "prediction", "partner_correlation_expression_error_mean"].why == (
         "truth, prediction or partner constant")  # fmt: skip
     assert report.cells["all", "prediction", "frechet_expression_partner_excess_per_channel"].why == (
-        "truth or partner constant")  # fmt: skip
+        "truth, prediction or partner constant")  # fmt: skip
+    # who hardly moves goes with the partner as well as ever, and who stands still does not pass
+    small = {clip.clip_id: [replace(clip.truth, values=0.01 * clip.truth.values)] for clip in clips}
+    still = {clip.clip_id: [replace(clip.truth, values=0 * clip.truth.values)] for clip in clips}
+    wrong = {name: [replace(motion, values=0.01 * motion.values)] for name, (motion,) in wrong.items()}
+    pair = "frechet_head_partner_excess_per_channel"
+    found = [score(clips, motions, None, TRUTH).cells["all", "prediction", pair] for motions in (small, still, wrong)]
+    assert found[0].value == pytest.approx(0, abs=1e-3) and found[1].why == "truth, prediction or partner constant"
+    assert found[2].value == pytest.approx(report.value(pair), rel=0.01)
 
 
 def test_without_a_partner_it_is_said():

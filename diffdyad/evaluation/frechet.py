@@ -101,17 +101,12 @@ def frechet_in_truth_deviations(truth: Gaussian, prediction: Gaussian) -> float:
     1 is about a frozen face at the right mean (each channel loses its whole variance). Channels in which the truth
     does not move are left out. NaN where none is left.
     """
-    moving, truth, prediction = _in_truth_deviations(truth, prediction)
-    if not len(moving):
-        return float("nan")
-    return frechet_distance(truth, prediction) / len(moving)
-
-
-def _in_truth_deviations(truth: Gaussian, *others: Gaussian) -> tuple:
-    """Which channels of the truth move, (N,), and all Gaussians in those alone, in the truth's deviations."""
     deviation = np.sqrt(np.maximum(np.diag(truth.covariance), 0))
     moving = np.flatnonzero(deviation > 1e-8)
-    return moving, *(g.select(moving).scaled(1 / deviation[moving]) for g in (truth, *others))
+    if not len(moving):
+        return float("nan")
+    sides = [side.select(moving).scaled(1 / deviation[moving]) for side in (truth, prediction)]
+    return frechet_distance(*sides) / len(moving)
 
 
 def with_movement(motion, fps: float, lag_s: float = MOVEMENT_LAG_S) -> Array:
@@ -139,18 +134,21 @@ def paired_frechet_excess(partner, truth, prediction) -> float:
     return _excess(*both, np.arange(partner.shape[1], partner.shape[1] + truth.shape[1]))
 
 
-def paired_frechet_excess_in_truth_deviations(truth: Gaussian, prediction: Gaussian) -> float:
-    """`paired_frechet_excess` per own channel, channels in deviations of the truth and of the partner; no unit.
+def paired_frechet_excess_in_deviations(truth: Gaussian, prediction: Gaussian) -> float:
+    """`paired_frechet_excess` per own channel, each side's channels in its own deviations; no unit.
 
-    Gaussians over the partner's D channels and then the own D. Channels that do not move are left out; NaN where none
-    of the partner's or none of the truth's is left.
+    Gaussians over the partner's D channels and then the own D. In the truth's deviations a face that hardly moves
+    would pass: nothing much can go with the partner wrongly. Channels that do not move, here or there, are left out;
+    NaN where none of the partner's or none of the own is left.
     """
     half = len(truth.mean) // 2
-    moving, truth, prediction = _in_truth_deviations(truth, prediction)
+    deviations = [np.sqrt(np.maximum(np.diag(side.covariance), 0)) for side in (truth, prediction)]
+    moving = np.flatnonzero(np.minimum(*deviations) > 1e-6)
     own = np.flatnonzero(moving >= half)
     if not 0 < len(own) < len(moving):
         return float("nan")
-    return _excess(truth, prediction, own) / len(own)
+    sides = [side.select(moving).scaled(1 / size[moving]) for side, size in zip((truth, prediction), deviations)]
+    return _excess(*sides, own) / len(own)
 
 
 def _excess(truth: Gaussian, prediction: Gaussian, own: Array) -> float:

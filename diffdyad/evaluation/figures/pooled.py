@@ -16,7 +16,7 @@ from diffdyad.evaluation.frechet import (
     MOVEMENT_LAG_S,
     Moments,
     frechet_in_truth_deviations,
-    paired_frechet_excess_in_truth_deviations,
+    paired_frechet_excess_in_deviations,
     with_movement,
 )
 from diffdyad.evaluation.kmeans import Clusters, kmeans
@@ -160,9 +160,9 @@ def _excess(name: str) -> Callable[[Pool, Pool], float]:
     def measure(truth: Pool, prediction: Pool) -> float:
         sides = _sides(_PARTNER + name, f"no partner's {name}", truth, prediction)
         _enough(min(side.count for side in sides), len(sides[0].total))
-        found = paired_frechet_excess_in_truth_deviations(*(side.gaussian() for side in sides))
+        found = paired_frechet_excess_in_deviations(*(side.gaussian() for side in sides))
         if not np.isfinite(found):
-            raise Undefined("truth or partner constant")
+            raise Undefined("truth, prediction or partner constant")
         return found
 
     return measure
@@ -185,8 +185,9 @@ FIGURES = (
                    f"it moves within {MOVEMENT_LAG_S:g} s, so that shuffled frames do not pass",
                    _frechet(name, movement=True)) for name in CHANNELS),
     *(PooledFigure(f"frechet_{name}_partner_excess_per_channel", "", "lower", "how much further from the truth the "
-                   f"{name} is together with the partner's at the same time than alone, per channel, in the truth's "
-                   "variances (P-FD less FD); 0 = goes with the partner as the truth does",
+                   f"{name} is together with the partner's at the same time than alone, per channel, each side in its "
+                   "own variances, so that its size does not count (P-FD less FD); 0 = goes with the partner as the "
+                   "truth does",
                    _excess(name)) for name in CHANNELS),
     PooledFigure("expression_cluster_entropy_bits", "bit", "truth", f"entropy of the frames over {NUM_CLUSTERS} "
                  "k-means clusters of the truth's expressions, pooled over clips (SID, fitted on the truth)",
