@@ -178,7 +178,8 @@ def _check_prediction(clip: Clip, motion: Motion) -> None:
     if motion.layout != truth.layout:
         raise UserError(f"expected the truth's {truth.layout.num_expression} expressions (eyelids: "
                         f"{truth.layout.eyelids}), found {motion.layout.num_expression} (eyelids: "
-                        f"{motion.layout.eyelids}) for {clip.clip_id}")  # fmt: skip
+                        f"{motion.layout.eyelids}) for {clip.clip_id}: codes of different length are different codes; "
+                        "write both sides in one layout, or fit the truth anew in the prediction's")  # fmt: skip
     if abs(motion.fps - truth.fps) > 1e-6:
         raise UserError(f"expected predictions at the truth's {truth.fps:g} Hz, found {motion.fps:g} Hz for "
                         f"{clip.clip_id}: resample both with --fps")  # fmt: skip

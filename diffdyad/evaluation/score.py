@@ -72,13 +72,13 @@ class Slice:
 
 
 def _slices(work: ClipWork) -> list[Slice]:
-    """All clips, by phase, by response kind, and each kind by phase where it has such frames."""
+    """All clips, by phase, by response kind, and each of several kinds by phase where it has such frames."""
     kinds = sorted({clip.response_kind for clip in work.clips} - {""})
     result = [Slice(phase) for phase in work.phases] + [Slice("all", kind) for kind in kinds]
     for kind in kinds:
         own = [clip for clip in work.clips if clip.response_kind == kind]
-        result += [Slice(phase, kind) for phase in work.phases[1:]
-                   if any(phase in clip.phases and clip.phases[phase].any() for clip in own)]  # fmt: skip
+        result += [Slice(phase, kind) for phase in work.phases[1:] if len(own) < len(work.clips) and
+                   any(phase in clip.phases and clip.phases[phase].any() for clip in own)]  # fmt: skip
     return result
 
 
