@@ -131,12 +131,17 @@ def jackknife(
     honest. bounds: what the statistic can be; value and interval are cut to it.
     """
     whole = combine(groups)
-    plain = statistic(whole)
-    count = len(groups)
-    if count < FEWEST_GROUPS:
-        return Estimate(plain, math.nan, math.nan)
-    without = np.array([statistic(remove(whole, group)) for group in groups])
-    if not np.isfinite(without).all():
+    left_out = groups if len(groups) >= FEWEST_GROUPS else []
+    return jackknife_of(statistic(whole), [statistic(remove(whole, group)) for group in left_out], confidence, bounds)
+
+
+def jackknife_of(
+    plain: float, without: Sequence[float], confidence: float = 0.95,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Estimate:
+    """`jackknife` from the statistic of all, and of all but each group (N,)."""
+    without, count = as_array(without), len(without)
+    if count < FEWEST_GROUPS or not np.isfinite(without).all():
         return Estimate(plain, math.nan, math.nan)
     value = count * plain - (count - 1) * without.mean()
     error = math.sqrt((count - 1) / count * np.square(without - without.mean()).sum())

@@ -18,11 +18,6 @@ def is_constant(values, tolerance: float = 0.0) -> bool:
     return float(np.abs(values - values[0]).max(initial=0.0)) <= max(tolerance, 1e-12 * float(np.abs(values).max()))
 
 
-def _constant_channels(values: Array, tolerance: float) -> NDArray[np.bool_]:
-    """`is_constant` of each channel: (T, D), T > 0 -> (D,)"""
-    return np.abs(values - values[0]).max(0) <= np.maximum(tolerance, 1e-12 * np.abs(values).max(0))
-
-
 def pearson_correlation(a, b) -> float:
     """Product-moment correlation of (T,) and (T,); NaN where either is constant, or T < 2. Source: Pearson 1895."""
     a, b = as_arrays(a, b)
@@ -95,16 +90,19 @@ def partner_correlation_error(partner, truth, prediction, tolerance: float = 0.0
     alone make a high correlation. NaN where no channel is defined; one that stays within `tolerance` is not.
     """
     partner, truth, prediction = as_arrays(partner, truth, prediction)
-    errors = np.abs(_by_channel(partner, truth, tolerance) - _by_channel(partner, prediction, tolerance))
-    errors = errors[np.isfinite(errors)]
-    return float(errors.mean()) if len(errors) else float("nan")
+    (partner, moving), *others = (_directions(side, tolerance) for side in (partner, truth, prediction))
+    moving = moving & others[0][1] & others[1][1]
+    if not moving.any():
+        return float("nan")
+    theirs, ours = (np.einsum("td,td->d", partner, side) for side, _ in others)
+    return float(np.abs(theirs - ours)[moving].mean())
 
 
-def _by_channel(a: Array, b: Array, tolerance: float) -> Array:
-    """`pearson_correlation` of each channel: (T, D), (T, D) -> (D,)"""
-    moving = ~(_constant_channels(a, tolerance) | _constant_channels(b, tolerance))
-    a, b = ((side - side.mean(0)) for side in (a[:, moving], b[:, moving]))
-    found = np.full(len(moving), np.nan)
-    size = np.linalg.norm(a, axis=0) * np.linalg.norm(b, axis=0)
-    found[moving] = np.clip(np.einsum("td,td->d", a, b) / size, -1, 1)
-    return found
+def _directions(values: Array, tolerance: float) -> tuple[Array, NDArray[np.bool_]]:
+    """Each channel about its mean, of length 1, and whether it moves (see `is_constant`): (T, D) -> (T, D), (D,)"""
+    if not len(values):
+        return values, np.zeros(values.shape[1], bool)
+    high, low = values.max(0), values.min(0)
+    moving = high - low > np.maximum(tolerance, 1e-12 * np.maximum(high, -low))
+    centred = values - values.mean(0)
+    return centred / np.where(moving, np.sqrt(np.einsum("td,td->d", centred, centred)), 1.0), moving

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from diffdyad.errors import UserError
-from diffdyad.evaluation.bootstrap import FEWEST_GROUPS, expanded_tail, jackknife, ratio_estimates, resample_weights
+from diffdyad.evaluation.bootstrap import FEWEST_GROUPS, expanded_tail, jackknife_of, ratio_estimates, resample_weights
 from diffdyad.evaluation.clips import Clip, check_clips, check_predictions
 from diffdyad.evaluation.figures import POOLED_FIGURES
 from diffdyad.evaluation.figures.pooled import Pool, PooledFigure
@@ -182,9 +182,10 @@ def _clip_cells(
 
 def _pooled_cells(rows: dict[str, Row], part: Slice, confidence: float) -> dict[tuple[str, str, str], Cell]:
     truth, cells = rows["truth"].groups(part), {}
+    truths = _wholes(list(truth.values()))
     for name, row in rows.items():
         own = row.groups(part)
-        pairs = [(pool, own.get(group, Pool.empty())) for group, pool in truth.items()]
+        pairs = list(zip(truths, _wholes([own.get(group, Pool.empty()) for group in truth])))
         for figure in POOLED_FIGURES:
             cells[part.name, name, figure.name] = _pooled_cell(figure, pairs, confidence)
     for figure in POOLED_FIGURES:
@@ -192,13 +193,18 @@ def _pooled_cells(rows: dict[str, Row], part: Slice, confidence: float) -> dict[
     return cells
 
 
+def _wholes(groups: list[Pool]) -> list[Pool]:
+    """All groups together, and, where there are enough for a jackknife, all but each; nothing of none."""
+    if not groups:
+        return []
+    whole = sum(groups[1:], groups[0])
+    return [whole, *(whole - group for group in groups if len(groups) >= FEWEST_GROUPS)]
+
+
 def _pooled_cell(figure: PooledFigure, pairs: list[tuple[Pool, Pool]], confidence: float) -> Cell:
-    """From the truth's and the row's pool of each group of people."""
+    """From the truth's and the row's `_wholes`."""
 
-    def combine(parts):
-        return tuple(sum(side[1:], side[0]) for side in zip(*parts))
-
-    def statistic(pair) -> float:
+    def without(pair) -> float:
         try:
             return figure.measure(*pair)
         except Undefined:
@@ -207,13 +213,10 @@ def _pooled_cell(figure: PooledFigure, pairs: list[tuple[Pool, Pool]], confidenc
     if not pairs:
         return Cell(None, None, None, {"no such frames": 1})
     try:
-        figure.measure(*combine(pairs))
+        plain = figure.measure(*pairs[0])
     except Undefined as undefined:
         return Cell(None, None, None, {str(undefined): 1})
-    found = jackknife(
-        pairs, combine, lambda whole, part: (whole[0] - part[0], whole[1] - part[1]), statistic, confidence,
-        (0.0, figure.most),
-    )  # fmt: skip
+    found = jackknife_of(plain, [without(pair) for pair in pairs[1:]], confidence, (0.0, figure.most))
     return Cell.of(found.value, found.low, found.high)
 
 
