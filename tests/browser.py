@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (chromium, google-chrome)")
+REQUIRED = os.environ.get("DIFFDYAD_REQUIRE_BROWSER") == "1"
+_MISSING = "no Chromium is installed (chromium, google-chrome)"
+needs_chromium = pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason=_MISSING)
+"""Skips without a browser; with DIFFDYAD_REQUIRE_BROWSER=1 the test runs, and fails."""
+
 _FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--mute-audio", "--no-first-run",
           "--disable-extensions", "--disable-background-networking", "--disable-component-update",
           "--disable-dev-shm-usage", "--remote-debugging-pipe", "about:blank")  # fmt: skip
@@ -34,6 +38,8 @@ class Browser:
     """
 
     def __init__(self, folder: Path):
+        if CHROMIUM is None:
+            pytest.fail(f"{_MISSING}, and DIFFDYAD_REQUIRE_BROWSER=1 asks for one", pytrace=False)
         self.downloads = folder / "downloads"
         self.downloads.mkdir(parents=True)
         self.asked, self.complaints, self._number, self._rest, self._events = [], [], 0, b"", []

@@ -13,7 +13,7 @@ from diffdyad.evaluation.files import evaluate_files
 from diffdyad.evaluation.foreign import ReadOptions, read_motion_file
 from diffdyad.evaluation.score import ScoreSettings
 from diffdyad.media import write_wav
-from diffdyad.motion import save_motion
+from diffdyad.motion import motion_arrays, save_motion
 
 FAST = ScoreSettings(num_resamples=20)
 
@@ -92,6 +92,10 @@ def test_files_that_cannot_be_read(tmp_path):
     code[12, 3] = np.nan
     np.save(tmp_path / "gap.npy", code)
     refuse("NaN or infinity in 1 of 30 frames, the first at 12: frames are missing", "gap.npy")
+    ours = motion_arrays(lively(0))
+    ours["jaw_pose"][[20, 31], 1] = np.nan, np.inf
+    np.savez(tmp_path / "ours.npz", **ours)
+    refuse("NaN or infinity in 2 of 200 frames of jaw_pose, the first at 20: frames are missing", "ours.npz")
     np.save(tmp_path / "odd.npy", np.zeros((30, 57)))
     refuse(r"known layout in .*odd.npy .*found an array \(30, 57\)", "odd.npy")
     refuse(r"shape \(frames, 106 or 108 or 112\) for the array in .*gap.npy", "gap.npy", ReadOptions("unils"))
@@ -223,6 +227,11 @@ def test_folders_that_do_not_fit(tmp_path):
     (pred / "stray.npy").unlink()
     (pred / "vid1_sub_video_1_speaker2.npy").unlink()
     refuse("for every clip of .*truth, found none for 2 of 6: vid1_sub_video_1_speaker1", pred, truth)
+    codes = tmp_path / "unils"
+    codes.mkdir()
+    for path in truth.glob("*speaker2.npz"):
+        np.save(codes / f"{path.stem}.npy", np.zeros((100, 106), np.float32))
+    refuse("truth's 50 expressions .*, found 100 .* for vid.*_speaker2: .*write both sides in one layout", codes, truth)
     short = predict(truth, tmp_path / "short", frames=slice(0, 60))
     refuse("100 frames, as the truth has, found 60 for vid0.*frames are missing", short, truth)
     both = predict(truth, tmp_path / "both", only="")

@@ -123,7 +123,8 @@ def test_other_controls(report):
 
 
 def test_slices_and_intervals(report):
-    assert report.slices == {"all": 8, "listening": 8, "speaking": 8, "silent": 4, "verbal": 4}
+    assert report.slices == {"all": 8, "listening": 8, "speaking": 8, "silent": 4, "verbal": 4, **{
+        f"{kind}, {phase}": 4 for kind in ("silent", "verbal") for phase in ("listening", "speaking")}}  # fmt: skip
     cell = report.cells["all", "prediction", "lip_vertex_error_max_mean_mm"]
     assert cell.low < cell.value < cell.high
     halves = [report.value("lip_vertex_error_max_mean_mm", part=part) for part in ("listening", "speaking")]

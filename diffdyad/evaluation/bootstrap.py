@@ -24,6 +24,9 @@ from diffdyad.evaluation.special import student_quantile
 
 Part = TypeVar("Part")
 
+FEWEST_GROUPS = 10
+"""Of which a jackknife corrects a bias."""
+
 
 def resample_weights(
     units: np.ndarray,  # (C,) the independent unit of each clip
@@ -117,23 +120,33 @@ def jackknife(
     remove: Callable[[Part, Part], Part],
     statistic: Callable[[Part], float],
     confidence: float = 0.95,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Estimate:
     """A statistic of pooled parts, less its small-sample bias, with Student's interval from leaving out one group each.
 
     For statistics that the bootstrap biases, such as distances between distributions, which repeated people make
-    larger. The correction removes what falls with one over the sample's size (Quenouille 1956). NaN bounds for fewer
-    than two groups, and then no correction.
+    larger. The correction removes what falls with one over the sample's size (Quenouille 1956); of few groups it is an
+    extrapolation from very little, which can go anywhere. So with fewer than `FEWEST_GROUPS`, or where the statistic is
+    NaN without one of them, the plain statistic is returned, with NaN bounds: around a biased value no interval is
+    honest. bounds: what the statistic can be; value and interval are cut to it.
     """
     whole = combine(groups)
-    plain = statistic(whole)
-    count = len(groups)
-    if count < 2:
+    left_out = groups if len(groups) >= FEWEST_GROUPS else []
+    return jackknife_of(statistic(whole), [statistic(remove(whole, group)) for group in left_out], confidence, bounds)
+
+
+def jackknife_of(
+    plain: float, without: Sequence[float], confidence: float = 0.95,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Estimate:
+    """`jackknife` from the statistic of all, and of all but each group (N,)."""
+    without, count = as_array(without), len(without)
+    if count < FEWEST_GROUPS or not np.isfinite(without).all():
         return Estimate(plain, math.nan, math.nan)
-    without = np.array([statistic(remove(whole, group)) for group in groups])
     value = count * plain - (count - 1) * without.mean()
     error = math.sqrt((count - 1) / count * np.square(without - without.mean()).sum())
     half = student_quantile(0.5 + confidence / 2, count - 1) * error
-    return Estimate(float(value), float(value - half), float(value + half))
+    return Estimate(*(float(np.clip(x, *bounds)) for x in (value, value - half, value + half)))
 
 
 def _divide(totals, counts):

@@ -127,6 +127,9 @@ def check_clips(clips: Sequence[Clip], units: str = "people") -> np.ndarray:
         if clip.truth.fps != first.truth.fps:
             raise UserError(f"expected one frame rate in all clips, found {first.truth.fps:g} Hz in {first.clip_id} "
                             f"and {clip.truth.fps:g} Hz in {clip.clip_id}: resample them with --fps")
+        if clip.response_kind in ("all", *PHASES):
+            raise UserError(f"expected response kinds other than all, {', '.join(PHASES)}, found "
+                            f"{clip.response_kind!r} of {clip.clip_id}: name it otherwise")  # fmt: skip
         if len(clip) < _SHORTEST:
             raise UserError(f"expected clips of at least {_SHORTEST} frames, found {len(clip)} in {clip.clip_id}")
     if units == "clips":
@@ -175,7 +178,8 @@ def _check_prediction(clip: Clip, motion: Motion) -> None:
     if motion.layout != truth.layout:
         raise UserError(f"expected the truth's {truth.layout.num_expression} expressions (eyelids: "
                         f"{truth.layout.eyelids}), found {motion.layout.num_expression} (eyelids: "
-                        f"{motion.layout.eyelids}) for {clip.clip_id}")  # fmt: skip
+                        f"{motion.layout.eyelids}) for {clip.clip_id}: codes of different length are different codes; "
+                        "write both sides in one layout, or fit the truth anew in the prediction's")  # fmt: skip
     if abs(motion.fps - truth.fps) > 1e-6:
         raise UserError(f"expected predictions at the truth's {truth.fps:g} Hz, found {motion.fps:g} Hz for "
                         f"{clip.clip_id}: resample both with --fps")  # fmt: skip

@@ -6,7 +6,7 @@ beside this one. Written from the definitions; no source's code is in here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -69,7 +69,7 @@ def lm_listener(clips: Sequence[Mapping]) -> dict[str, float]:
     return dict(zip(("fd_56", "p_fd_112", "l2_mean_square"), np.mean(rows, 0).tolist()))
 
 
-def codetalker(pairs: Sequence[tuple], template, lip_vertices, upper_face_vertices) -> dict[str, float]:
+def codetalker(pairs: Iterable[tuple], template, lip_vertices, upper_face_vertices) -> dict[str, float]:
     """CodeTalker's figures (and FaceFormer's line): pairs of (gt, pred) vertices (T, V, 3), template (V, 3).
 
     lve_squared: mean over all frames of all clips of the largest SQUARED distance of a lip vertex. fdd_signed: per
@@ -84,31 +84,36 @@ def codetalker(pairs: Sequence[tuple], template, lip_vertices, upper_face_vertic
         return displaced.std(0).mean()
 
     worst, difference = [], []
-    for pair in _pairs(pairs):
+    for pair in pairs:
         gt, pred = as_arrays(*pair)
         worst.append(np.square(gt[:, lips] - pred[:, lips]).sum(-1).max(1))
         difference.append(liveliness(gt) - liveliness(pred))
+    _some(worst)
     return {"lve_squared": float(np.concatenate(worst).mean()), "fdd_signed": float(np.mean(difference))}
 
 
-def unils(pairs: Sequence[tuple], lip_vertices, upper_face_vertices) -> dict[str, float]:
+def unils(
+    pairs: Iterable[tuple], lip_vertices, upper_face_vertices, num_frames: int | None = None
+) -> dict[str, float]:
     """UniLS's figures (and ARTalk's): pairs of (gt, pred) vertices (T, V, 3) in metres, one batch, cut to the shortest.
 
     lve_mm: sqrt of the mean over frames of the largest squared distance of a lip vertex; mhd_mm: sqrt of the mean
     squared distance of all vertices; fdd_x100: mean over upper-face vertices of the absolute difference between the
     temporal deviations (unbiased) of x + y + z, mm x 100. Their index lists hold duplicates, which count as such.
+    num_frames: the shortest's, where it is known; then the pairs may come one by one, and none is kept.
     """
     lips, upper = as_indices(lip_vertices), as_indices(upper_face_vertices)
-    loaded = _pairs(pairs)
-    length = min(len(vertices) for pair in loaded for vertices in pair)
-    gt, pred = (np.stack([as_array(pair[side])[:length] for pair in loaded]) for side in (0, 1))  # (B, T, V, 3)
-    squared = np.square(gt - pred).sum(-1)
-    moving = [side[:, :, upper].sum(-1).std(1, ddof=1) for side in (gt, pred)]
-    return {
-        "lve_mm": float(1e3 * np.sqrt(squared[..., lips].max(-1).mean())),
-        "mhd_mm": float(1e3 * np.sqrt(squared.mean())),
-        "fdd_x100": float(1e5 * np.abs(moving[1] - moving[0]).mean()),
-    }
+    if num_frames is None:
+        pairs = list(pairs)
+        num_frames = min((len(vertices) for pair in pairs for vertices in pair), default=0)
+    rows = []  # means over a clip's frames: all have as many
+    for pair in pairs:
+        gt, pred = (as_array(side)[:num_frames] for side in pair)  # (T, V, 3)
+        squared = np.square(gt - pred).sum(-1)
+        moving = [side[:, upper].sum(-1).std(0, ddof=1) for side in (gt, pred)]
+        rows.append((squared[:, lips].max(-1).mean(), squared.mean(), np.abs(moving[1] - moving[0]).mean()))
+    lips_m2, all_m2, livelier_m = np.mean(_some(rows), 0).tolist()
+    return {"lve_mm": 1e3 * lips_m2**0.5, "mhd_mm": 1e3 * all_m2**0.5, "fdd_x100": 1e5 * livelier_m}
 
 
 def _frames_distance(a: Array, b: Array) -> float:
@@ -133,8 +138,7 @@ def _clips(clips: Sequence[Mapping]) -> list[list[np.ndarray]]:
     return loaded
 
 
-def _pairs(pairs: Sequence[tuple]) -> list[tuple]:
-    pairs = [(gt, pred) for gt, pred in pairs]
-    if not pairs:
+def _some(found: list) -> list:
+    if not found:
         raise ValueError("expected at least one pair (gt, pred), got none")
-    return pairs
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from diffdyad.evaluation.arrays import Array, as_array, as_arrays
 
@@ -82,16 +83,26 @@ def peak_correlation(leader, follower, fps: float, longest_lag_s: float, steps: 
     return Peak(float(found[best]), float(lags[best] / fps))
 
 
-def partner_correlation_error(partner, truth, prediction) -> float:
+def partner_correlation_error(partner, truth, prediction, tolerance: float = 0.0) -> float:
     """|corr(partner, truth) - corr(partner, prediction)|, averaged over the channels (T, D) where both are defined.
 
     Channel by channel: rPCC of DualTalk flattens all of them into one series, where the channels' different means
-    alone make a high correlation. NaN where no channel is defined.
+    alone make a high correlation. NaN where no channel is defined; one that stays within `tolerance` is not.
     """
     partner, truth, prediction = as_arrays(partner, truth, prediction)
-    pairs = [
-        abs(pearson_correlation(partner[:, d], truth[:, d]) - pearson_correlation(partner[:, d], prediction[:, d]))
-        for d in range(partner.shape[1])
-    ]
-    pairs = [pair for pair in pairs if np.isfinite(pair)]
-    return float(np.mean(pairs)) if pairs else float("nan")
+    (partner, moving), *others = (_directions(side, tolerance) for side in (partner, truth, prediction))
+    moving = moving & others[0][1] & others[1][1]
+    if not moving.any():
+        return float("nan")
+    theirs, ours = (np.einsum("td,td->d", partner, side) for side, _ in others)
+    return float(np.abs(theirs - ours)[moving].mean())
+
+
+def _directions(values: Array, tolerance: float) -> tuple[Array, NDArray[np.bool_]]:
+    """Each channel about its mean, of length 1, and whether it moves (see `is_constant`): (T, D) -> (T, D), (D,)"""
+    if not len(values):
+        return values, np.zeros(values.shape[1], bool)
+    high, low = values.max(0), values.min(0)
+    moving = high - low > np.maximum(tolerance, 1e-12 * np.maximum(high, -low))
+    centred = values - values.mean(0)
+    return centred / np.where(moving, np.sqrt(np.einsum("td,td->d", centred, centred)), 1.0), moving

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from diffdyad.errors import UserError
-from diffdyad.evaluation.clips import Clip
+from diffdyad.evaluation.clips import Clip, check_clips
 from diffdyad.evaluation.foreign import SUFFIXES, MotionFile, ReadOptions, read_motion_file
 from diffdyad.evaluation.gauge import FaceGauge
 from diffdyad.evaluation.report import Report
 from diffdyad.evaluation.score import ScoreSettings, score
+from diffdyad.evaluation.theirs import check_modes, compare
 from diffdyad.evaluation.voice import frame_energy_db, speaking_frames
 from diffdyad.head import HeadModel
 from diffdyad.media import SAMPLING_RATE, read_audio
@@ -64,17 +65,24 @@ def evaluate_files(
     fps: float | None = None,
     settings: ScoreSettings | None = None,
     progress: Callable[[int, int], None] | None = None,
+    compat: Sequence[str] = (),
+    compat_vertices: str | os.PathLike | None = None,
 ) -> Report:
     """Scores the motion files of one folder against those of another; see this module for how they find each other.
 
     out_dir: where `metrics.json` and `metrics.md` go (None: nowhere). head: a head file in the clips' basis; None =
     the clay head for the ARKit basis, no millimetres for others. pred, truth: how to read each side. fps: resample both
-    sides to this rate; None = they must agree. progress: (clips done, clips in all).
+    sides to this rate; None = they must agree. progress: (clips done, clips in all). compat: other projects' figures
+    to be added, and compat_vertices their lists of vertices (`diffdyad.evaluation.theirs`).
 
     Raises UserError, one line, for folders without motion, clips without predictions and the reverse, files that cannot
     be read, and sets that make no sense (`check_clips`, `check_predictions`).
     """
     truth_dir, pred_dir = Path(truth_dir), Path(pred_dir)
+    check_modes(compat)
+    if compat and fps:
+        raise UserError(f"expected no --fps with --compat {' '.join(compat)}, whose figures are of the files' own "
+                        f"frames, found {fps:g} Hz: leave one out")  # fmt: skip
     truth_files, pred_files = _motion_files(truth_dir, "--truth"), _motion_files(pred_dir, "--pred")
     entries, described = _entries(truth_dir, truth_files)
     samples = _samples(pred_files, set(truth_files))
@@ -90,10 +98,16 @@ def evaluate_files(
         loaded = list(pool.map(read, chosen))
     clips = [clip for clip, _ in loaded]
     predictions = {clip.clip_id: motions for clip, motions in loaded}
-    gauge = gauge_for(clips[0].truth.layout, head)
+    model = head_for(clips[0].truth.layout, head)
+    gauge = None if model is None else FaceGauge(model, clips[0].truth.layout)
+    theirs = []
+    if compat:  # first: scoring takes long, and what is lacking shows at once
+        check_clips(clips, settings.units)
+        theirs = compare(compat, clips, predictions, model, compat_vertices, settings.system, settings.seed)
     report = score(
         clips, predictions, gauge, settings, (lambda done: progress(done, len(clips))) if progress else None
     )
+    report.theirs = theirs
     report.facts |= {"pred": str(pred_dir), "truth": str(truth_dir), "head": str(head) if head else
                      ("clay" if gauge else "none")}  # fmt: skip
     if not described and all(not entry.partner for entry in entries.values()):
@@ -284,12 +298,16 @@ def _fit(mask: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([mask[:count], np.zeros(max(0, count - len(mask)), bool)])
 
 
-def gauge_for(layout: MotionLayout, head: str | os.PathLike | None) -> FaceGauge | None:
+def head_for(layout: MotionLayout, head: str | os.PathLike | None) -> HeadModel | None:
+    """What `--head` names; without it, the clay head for the ARKit basis and none for others."""
     if head is None or str(head) == "clay":
-        if layout.basis != "arkit" and head is None:
-            return None
-        return FaceGauge(HeadModel.clay(), layout)
-    return FaceGauge(HeadModel.from_file(head), layout)
+        return None if layout.basis != "arkit" and head is None else HeadModel.clay()
+    return HeadModel.from_file(head)
+
+
+def gauge_for(layout: MotionLayout, head: str | os.PathLike | None) -> FaceGauge | None:
+    model = head_for(layout, head)
+    return None if model is None else FaceGauge(model, layout)
 
 
 def _nested(entries: dict[str, _Entry]) -> bool:

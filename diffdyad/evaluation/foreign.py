@@ -59,6 +59,9 @@ def read_motion_file(path: str | os.PathLike, options: ReadOptions | None = None
     arrays = _load(path)
     layout = _detect(arrays, path) if options.layout == "auto" else options.layout
     if layout == "diffdyad":
+        for name, array in arrays.items():
+            if array.ndim == 2 and array.dtype.kind == "f":
+                _refuse_gaps(torch.from_numpy(array.astype(np.float64)), path, f" of {name}")
         return MotionFile(load_motion(path))
     motion = _READERS[layout](arrays, options, path)
     _refuse_gaps(motion.values, path)
@@ -70,12 +73,12 @@ def read_motion_file(path: str | os.PathLike, options: ReadOptions | None = None
     )  # fmt: skip
 
 
-def _refuse_gaps(values: torch.Tensor, path: Path) -> None:
+def _refuse_gaps(values: torch.Tensor, path: Path, what: str = "") -> None:
     finite = values.isfinite().all(1)
     if not finite.all():
         frames = (~finite).nonzero()[:, 0].tolist()
         raise UserError(f"expected finite numbers in {path}, found NaN or infinity in {len(frames)} of {len(values)} "
-                        f"frames, the first at {frames[0]}: frames are missing; fill or cut them")  # fmt: skip
+                        f"frames{what}, the first at {frames[0]}: frames are missing; fill or cut them")  # fmt: skip
     if not len(values):
         raise UserError(f"expected at least one frame in {path}, found none")
 

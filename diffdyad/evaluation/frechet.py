@@ -32,6 +32,14 @@ class Gaussian:
         """Mean and unbiased covariance of rows (N, D), N >= 2."""
         return Moments.of(rows).gaussian()
 
+    def select(self, channels) -> Gaussian:
+        """Only some channels: indices (N,)."""
+        return Gaussian(self.mean[channels], self.covariance[np.ix_(channels, channels)])
+
+    def scaled(self, scale: Array) -> Gaussian:
+        """Each channel times `scale` (D,)."""
+        return Gaussian(self.mean * scale, self.covariance * np.outer(scale, scale))
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -97,12 +105,8 @@ def frechet_in_truth_deviations(truth: Gaussian, prediction: Gaussian) -> float:
     moving = np.flatnonzero(deviation > 1e-8)
     if not len(moving):
         return float("nan")
-    scale = 1 / deviation[moving]
-
-    def scaled(g: Gaussian) -> Gaussian:
-        return Gaussian(g.mean[moving] * scale, g.covariance[np.ix_(moving, moving)] * np.outer(scale, scale))
-
-    return frechet_distance(scaled(truth), scaled(prediction)) / len(moving)
+    sides = [side.select(moving).scaled(1 / deviation[moving]) for side in (truth, prediction)]
+    return frechet_distance(*sides) / len(moving)
 
 
 def with_movement(motion, fps: float, lag_s: float = MOVEMENT_LAG_S) -> Array:
@@ -122,12 +126,35 @@ def paired_frechet_excess(partner, truth, prediction) -> float:
 
     partner (T, P), truth and prediction (T, D), pooled frames. FD([partner, truth], [partner, prediction]) less
     FD(truth, prediction): zero where the right covariance with the partner is kept, and not raised by what the
-    motion itself gets wrong, which makes up nearly all of the "P-FD" of DualTalk and LM-Listener.
+    motion itself gets wrong, which makes up nearly all of the "P-FD" of DualTalk and LM-Listener. Never negative:
+    what two distributions are apart, their parts are at most.
     """
     partner, truth, prediction = as_array(partner), as_array(truth), as_array(prediction)
-    alone = frechet_distance(Gaussian.fit(truth), Gaussian.fit(prediction))
     both = [Gaussian.fit(np.concatenate([partner, own], 1)) for own in (truth, prediction)]
-    return frechet_distance(*both) - alone
+    return _excess(*both, np.arange(partner.shape[1], partner.shape[1] + truth.shape[1]))
+
+
+def paired_frechet_excess_in_deviations(truth: Gaussian, prediction: Gaussian) -> float:
+    """`paired_frechet_excess` per own channel, each side's channels in its own deviations; no unit.
+
+    Gaussians over the partner's D channels and then the own D. In the truth's deviations a face that hardly moves
+    would pass: nothing much can go with the partner wrongly. Channels that do not move, here or there, are left out;
+    NaN where none of the partner's or none of the own is left.
+    """
+    half = len(truth.mean) // 2
+    deviations = [np.sqrt(np.maximum(np.diag(side.covariance), 0)) for side in (truth, prediction)]
+    moving = np.flatnonzero(np.minimum(*deviations) > 1e-6)
+    own = np.flatnonzero(moving >= half)
+    if not 0 < len(own) < len(moving):
+        return float("nan")
+    sides = [side.select(moving).scaled(1 / size[moving]) for side, size in zip((truth, prediction), deviations)]
+    return _excess(*sides, own) / len(own)
+
+
+def _excess(truth: Gaussian, prediction: Gaussian, own: Array) -> float:
+    """Frechet distance of joint Gaussians less that of the channels `own` (N,) alone."""
+    alone = frechet_distance(truth.select(own), prediction.select(own))
+    return max(frechet_distance(truth, prediction) - alone, 0.0)
 
 
 def pooled(parts: Sequence[Moments]) -> Moments:

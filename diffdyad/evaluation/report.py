@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from diffdyad.evaluation.theirs import Theirs
 from diffdyad.staging import write_text
 
 FORMAT = 1
@@ -51,7 +52,8 @@ class Cell:
 class Report:
     """facts: how many clips and people, rate, basis, settings; rows: name -> what it is, the system first.
 
-    cells: (slice, row, figure) -> Cell; slices: name -> number of clips; notes: what a reader should know first.
+    cells: (slice, row, figure) -> Cell; slices: name -> number of clips; notes: what a reader should know first;
+    theirs: other projects' figures, in tables of their own.
     """
 
     facts: dict
@@ -60,6 +62,7 @@ class Report:
     slices: dict[str, int]
     cells: dict[tuple[str, str, str], Cell]
     notes: list[str] = field(default_factory=list)
+    theirs: list[Theirs] = field(default_factory=list)
 
     def value(self, figure: str, row: str | None = None, part: str = "all") -> float | None:
         """One number; `row` defaults to the system's."""
@@ -76,6 +79,8 @@ class Report:
             "format": FORMAT, "facts": self.facts, "notes": self.notes, "rows": self.rows, "slices": self.slices,
             "figures": {line.name: {"unit": line.unit, "aim": line.aim, "about": line.about} for line in self.lines},
             "tables": tables,
+            **({"compat": {found.mode: {"about": found.about, "tables": found.rows} for found in self.theirs}}
+               if self.theirs else {}),
         }  # fmt: skip
 
     def to_json(self) -> str:
@@ -94,6 +99,10 @@ class Report:
         text += [f"> {note}" for note in self.notes] + ([""] if self.notes else [])
         for part in self.slices:
             text += self._table(part)
+        for found in self.theirs:
+            text += [f"## As {found.mode}'s own code prints it", "",
+                     f"For comparison with its papers only; the figures above are ours. {found.about}.", "",
+                     *found.table(), ""]  # fmt: skip
         text += ["## What the figures are", "", "| figure | unit | better | meaning |", "|---|---|---|---|"]
         aims = {"lower": "lower", "higher": "higher", "truth": "as the truth"}
         text += [f"| {line.name} | {line.unit or '1'} | {aims[line.aim]} | {line.about} |" for line in self.lines]

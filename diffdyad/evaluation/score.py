@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from diffdyad.errors import UserError
-from diffdyad.evaluation.bootstrap import expanded_tail, jackknife, ratio_estimates, resample_weights
-from diffdyad.evaluation.clips import PHASES, Clip, check_clips, check_predictions
+from diffdyad.evaluation.bootstrap import FEWEST_GROUPS, expanded_tail, jackknife_of, ratio_estimates, resample_weights
+from diffdyad.evaluation.clips import Clip, check_clips, check_predictions
 from diffdyad.evaluation.figures import POOLED_FIGURES
 from diffdyad.evaluation.figures.pooled import Pool, PooledFigure
 from diffdyad.evaluation.gauge import FaceGauge
@@ -30,7 +30,7 @@ class Row:
     totals: np.ndarray
     counts: np.ndarray
     undefined: dict[tuple[int, int], list[tuple[int, str]]]  # phase, figure -> clip and reason, once per sample
-    pools: dict[tuple[str, int], Pool] = field(default_factory=dict)  # by phase and group of people
+    pools: dict[tuple[str, str, int], Pool] = field(default_factory=dict)  # by phase, kind and group of people
 
     @classmethod
     def empty(cls, work: ClipWork) -> Row:
@@ -41,6 +41,45 @@ class Row:
         """Why a figure is undefined, and for how many samples of these clips (C,) bool."""
         found = self.undefined.get((place, number), [])
         return dict(Counter(why for index, why in found if member[index]).most_common())
+
+
+    def groups(self, part: Slice) -> dict[int, Pool]:
+        """The pools of a slice by group of people, those without such frames left out."""
+        found: dict[int, Pool] = {}
+        for phase, kind, group in sorted(self.pools):
+            if phase == part.phase and part.kind in (None, kind):
+                pool = self.pools[phase, kind, group]
+                found[group] = found[group] + pool if group in found else pool
+        return found
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some of the clips, and some of their frames: a phase, a response kind (None: of any), or one within the other."""
+
+    phase: str
+    kind: str | None = None
+
+    @property
+    def name(self) -> str:
+        return ", ".join(([self.kind] if self.kind else []) + ([self.phase] if self.phase != "all" or not self.kind
+                                                               else []))  # fmt: skip
+
+    def members(self, clips: Sequence[Clip]) -> np.ndarray:
+        """(C,) bool: clips of the kind, of which it is known when they have the phase."""
+        return np.array([self.kind in (None, clip.response_kind) and (self.phase == "all" or self.phase in clip.phases)
+                         for clip in clips])  # fmt: skip
+
+
+def _slices(work: ClipWork) -> list[Slice]:
+    """All clips, by phase, by response kind, and each of several kinds by phase where it has such frames."""
+    kinds = sorted({clip.response_kind for clip in work.clips} - {""})
+    result = [Slice(phase) for phase in work.phases] + [Slice("all", kind) for kind in kinds]
+    for kind in kinds:
+        own = [clip for clip in work.clips if clip.response_kind == kind]
+        result += [Slice(phase, kind) for phase in work.phases[1:] if len(own) < len(work.clips) and
+                   any(phase in clip.phases and clip.phases[phase].any() for clip in own)]  # fmt: skip
+    return result
 
 
 def score(
@@ -68,9 +107,9 @@ def score(
         group = int(units[indices[0]]) % _NUM_GROUPS
         for index, result in zip(indices, results):
             _collect(rows, result, index)
-        for (row, phase), pool in pools.items():
-            kept = rows[row].pools
-            kept[phase, group] = kept[phase, group] + pool if (phase, group) in kept else pool
+        for (row, phase, kind), pool in pools.items():
+            kept, key = rows[row].pools, (phase, kind, group)
+            kept[key] = kept[key] + pool if key in kept else pool
         done += len(indices)
         if progress:
             progress(done)
@@ -101,27 +140,17 @@ def _report(work: ClipWork, rows: dict[str, Row], units: np.ndarray) -> Report:
     settings, clips = work.settings, work.clips
     generator = np.random.default_rng([settings.seed, 3])
     weights = resample_weights(units, 1, settings.num_resamples, generator)
-    kinds = sorted({clip.response_kind for clip in clips} - {""})
-    parts = [(phase, place, np.ones(len(clips), bool)) for place, phase in enumerate(work.phases)]
-    parts += [(kind, 0, np.array([clip.response_kind == kind for clip in clips])) for kind in kinds]
-    slices, cells = {}, {}
-    for part, place, member in parts:
-        there = member & np.array([part not in PHASES or part in clip.phases for clip in clips])
-        slices[part] = int(there.sum())
-        for name, row in rows.items():
-            cells |= {(part, name, figure): cell for figure, cell in
-                      _clip_cells(work, row, place, there, units, weights).items()}  # fmt: skip
-    truth = rows.get("truth")
-    for phase in work.phases:
-        for name, row in rows.items():
-            for figure in POOLED_FIGURES if truth else ():
-                cells[phase, name, figure.name] = _pooled_cell(figure, truth, row, phase, settings.confidence)
-    rows_about = dict(work.rows)
+    rows_about, slices, cells, truth = dict(work.rows), {}, {}, rows.get("truth")
     if truth:
         rows_about["truth_halves"] = "ground truth of half of the people against the others' (distributions only)"
-        for phase in work.phases:
-            for figure in POOLED_FIGURES:
-                cells[phase, "truth_halves", figure.name] = _halves_cell(figure, truth, phase)
+    for part in _slices(work):
+        member = part.members(clips)
+        slices[part.name] = int(member.sum())
+        for name, row in rows.items():
+            found = _clip_cells(work, row, work.phases.index(part.phase), member, units, weights)
+            cells |= {(part.name, name, figure): cell for figure, cell in found.items()}
+        if truth:
+            cells |= _pooled_cells(rows, part, settings.confidence)
     first = clips[0].truth
     facts = {
         "clips": len(clips), "seconds": sum(clip.truth.duration_s for clip in clips),
@@ -151,36 +180,51 @@ def _clip_cells(
     }  # fmt: skip
 
 
-def _pooled_cell(figure: PooledFigure, truth: Row, row: Row, phase: str, confidence: float) -> Cell:
-    groups = sorted(group for part, group in truth.pools if part == phase)
-    pairs = [(truth.pools[phase, g], row.pools.get((phase, g), Pool.empty())) for g in groups]
+def _pooled_cells(rows: dict[str, Row], part: Slice, confidence: float) -> dict[tuple[str, str, str], Cell]:
+    truth, cells = rows["truth"].groups(part), {}
+    truths = _wholes(list(truth.values()))
+    for name, row in rows.items():
+        own = row.groups(part)
+        pairs = list(zip(truths, _wholes([own.get(group, Pool.empty()) for group in truth])))
+        for figure in POOLED_FIGURES:
+            cells[part.name, name, figure.name] = _pooled_cell(figure, pairs, confidence)
+    for figure in POOLED_FIGURES:
+        cells[part.name, "truth_halves", figure.name] = _halves_cell(figure, list(truth.values()))
+    return cells
+
+
+def _wholes(groups: list[Pool]) -> list[Pool]:
+    """All groups together, and, where there are enough for a jackknife, all but each; nothing of none."""
+    if not groups:
+        return []
+    whole = sum(groups[1:], groups[0])
+    return [whole, *(whole - group for group in groups if len(groups) >= FEWEST_GROUPS)]
+
+
+def _pooled_cell(figure: PooledFigure, pairs: list[tuple[Pool, Pool]], confidence: float) -> Cell:
+    """From the truth's and the row's `_wholes`."""
+
+    def without(pair) -> float:
+        try:
+            return figure.measure(*pair)
+        except Undefined:
+            return np.nan
+
     if not pairs:
-        return Cell(None, None, None, {"phase not known": 1})
-
-    def combine(parts):
-        total = parts[0]
-        for part in parts[1:]:
-            total = (total[0] + part[0], total[1] + part[1])
-        return total
-
+        return Cell(None, None, None, {"no such frames": 1})
     try:
-        found = jackknife(
-            pairs, combine, lambda whole, part: (whole[0] - part[0], whole[1] - part[1]),
-            lambda pair: figure.measure(*pair), confidence,
-        )  # fmt: skip
+        plain = figure.measure(*pairs[0])
     except Undefined as undefined:
         return Cell(None, None, None, {str(undefined): 1})
+    found = jackknife_of(plain, [without(pair) for pair in pairs[1:]], confidence, (0.0, figure.most))
     return Cell.of(found.value, found.low, found.high)
 
 
-def _halves_cell(figure: PooledFigure, truth: Row, phase: str) -> Cell:
+def _halves_cell(figure: PooledFigure, groups: list[Pool]) -> Cell:
     """What two samples of the truth are apart: no correction, and half of the people on each side."""
-    groups = sorted(group for part, group in truth.pools if part == phase)
     if len(groups) < 2:
         return Cell(None, None, None, {"fewer than two groups of people": 1})
-    halves = [Pool.empty(), Pool.empty()]
-    for number, group in enumerate(groups):
-        halves[number % 2] = halves[number % 2] + truth.pools[phase, group]
+    halves = [sum(groups[first::2], Pool.empty()) for first in (0, 1)]
     try:
         return Cell.of(figure.measure(*halves), np.nan, np.nan)
     except Undefined as undefined:
@@ -189,8 +233,10 @@ def _halves_cell(figure: PooledFigure, truth: Row, phase: str) -> Cell:
 
 def _notes(work: ClipWork, facts: dict) -> list[str]:
     notes = []
-    if facts["units"] < 10:
-        notes.append(f"Only {facts['units']} independent units: intervals are wide and rough.")
+    if facts["units"] < FEWEST_GROUPS:
+        notes.append(f"Only {facts['units']} independent units: intervals are wide and rough. Figures of whole "
+                     f"distributions (frechet_*, *_entropy_bits) have none below {FEWEST_GROUPS}, nor a correction for "
+                     "small samples: such distances are too large, entropies too small.")  # fmt: skip
     if facts["independent"] == "clips":
         notes.append("Clips were taken as independent: intervals are about these people only.")
     if work.gauge is None:

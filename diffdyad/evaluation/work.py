@@ -52,8 +52,8 @@ class ClipResult:
     undefined: list[tuple[str, int, int, str]]
 
 
-Pools = dict[tuple[str, str], Pool]
-"""By row and phase."""
+Pools = dict[tuple[str, str, str], Pool]
+"""By row, phase and response kind."""
 
 
 class ClipWork:
@@ -133,11 +133,11 @@ class ClipWork:
                         continue
                     total, count = result.sums.get(key, (0.0, 0.0))
                     result.sums[key] = (total + sums.total, count + sums.count)
-            if frames is not None and scenes:
+            if frames is not None and frames.any() and scenes:
                 pool = Pool.empty()
                 for scene in scenes:
-                    pool = pool + Pool.of(scene.prediction, frames, self.yardstick)
-                pools[row, phase] = pool
+                    pool = pool + Pool.of(scene.prediction, frames, self.yardstick, scene.partner)
+                pools[row, phase, clip.response_kind] = pool
 
 
 def in_order(work: ClipWork, chunks: Sequence[list[int]]) -> Iterator[tuple[list[int], list[ClipResult], Pools]]:

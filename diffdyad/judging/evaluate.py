@@ -29,7 +29,7 @@ def evaluate_folders(arguments: argparse.Namespace, progress: bool) -> Report:
             arguments.pred, arguments.truth, arguments.out, arguments.head,
             ReadOptions(arguments.layout, arguments.basis, arguments.file_fps),
             ReadOptions(arguments.truth_layout, arguments.basis, arguments.file_fps),
-            arguments.fps, _settings(arguments, "prediction"), update,
+            arguments.fps, _settings(arguments, "prediction"), update, arguments.compat, arguments.compat_vertices,
         )  # fmt: skip
 
 

@@ -64,6 +64,11 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
                        "they must agree)")
     files.add_argument("--file-fps", metavar="HZ", type=number, help="rate of files that do not say theirs (default: "
                        "25 for DualTalk and UniLS)")
+    files.add_argument("--compat", metavar="NAME", nargs="+", default=[], help="add other projects' figures as their "
+                       "code prints them, for comparison with papers: dualtalk, lm_listener (50 FLAME expressions, and "
+                       "partners), unils, codetalker (--head FILE) (default: none)")
+    files.add_argument("--compat-vertices", metavar="FILE", help="their lip_vertices and upper_face_vertices, .json or "
+                       ".npz, for unils and codetalker (default: our vertex sets)")
     both = parser.add_argument_group("both")
     both.add_argument("--out", metavar="DIR", required=True, help="folder for the report (no default)")
     both.add_argument("--head", metavar="clay|FILE", help="a head in the motion's basis, for figures in millimetres "
@@ -85,6 +90,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         raise UserError("expected a DATASET for --model, found none; make one with `diffdyad data rehearse`")
     if with_files and not (arguments.pred and arguments.truth):
         raise UserError(f"expected both --pred and --truth, found no {'--truth' if arguments.pred else '--pred'}")
+    if with_model and (arguments.compat or arguments.compat_vertices):
+        raise UserError("expected --pred and --truth with --compat, found --model: write its answers to files with "
+                        "`diffdyad sample`")  # fmt: skip
     if arguments.start not in ("listen", "none"):
         raise UserError(f"expected --start listen or none, found {arguments.start!r}")
     within("--workers", arguments.workers, 1, 1024)
@@ -101,6 +109,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     facts = report.facts
     print(f"{arguments.out}: metrics.json, metrics.md ({facts['clips']} clips, {facts['seconds'] / 60:.1f} min, "
           f"{facts['units']} independent {'people or pairs' if facts['independent'] == 'people' else 'clips'})")
+    for found in report.theirs:
+        print(f"\n{found.mode}, as its own code prints it ({found.about})")
+        print("\n".join(found.table()))
 
 
 def _add_context(parser: argparse.ArgumentParser) -> None:

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from diffdyad.evaluation.bootstrap import FEWEST_GROUPS
 from diffdyad.evaluation.diversity import entropy_bits
 from diffdyad.evaluation.figures.base import spans
 from diffdyad.evaluation.figures.liveliness import CHANNELS
-from diffdyad.evaluation.frechet import MOVEMENT_LAG_S, Moments, frechet_in_truth_deviations, with_movement
+from diffdyad.evaluation.frechet import (
+    MOVEMENT_LAG_S,
+    Moments,
+    frechet_in_truth_deviations,
+    paired_frechet_excess_in_deviations,
+    with_movement,
+)
 from diffdyad.evaluation.kmeans import Clusters, kmeans
 from diffdyad.evaluation.tracks import Tracks, Undefined
 
 NUM_CLUSTERS = 40
+FEWEST_FRAMES = 5
+"""Per channel of a fitted Gaussian, and per cluster; of fewer, nothing is said."""
+
 _FRAMES_FOR_CLUSTERS = 4000
+_PARTNER = "partner "
 
 
 @dataclass(frozen=True)
 class PooledFigure:
-    """As `Figure`, of the pooled truth and the pooled prediction."""
+    """As `Figure`, of the pooled truth and the pooled prediction; from 0 to `most`."""
 
     name: str
     unit: str
     aim: str
     about: str
     measure: Callable[[Pool, Pool], float] = field(repr=False)
+    most: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -62,7 +75,8 @@ class Yardstick:
 
 @dataclass(frozen=True)
 class Pool:
-    """Moments of posture and movement by channel group, and how often each expression cluster occurs."""
+    """Moments of posture and movement by channel group, the same of the partner's posture and the own one (their names
+    begin with "partner "), and how often each expression cluster occurs."""
 
     moments: dict[str, Moments]
     histogram: np.ndarray  # (K,)
@@ -72,8 +86,8 @@ class Pool:
         return cls({}, np.zeros(NUM_CLUSTERS))
 
     @classmethod
-    def of(cls, side: Tracks, frames: np.ndarray, yardstick: Yardstick) -> Pool:
-        """One motion's frames (T,) bool."""
+    def of(cls, side: Tracks, frames: np.ndarray, yardstick: Yardstick, partner: Tracks | None = None) -> Pool:
+        """One motion's frames (T,) bool, with the partner's at the same time."""
         lag = max(1, round(MOVEMENT_LAG_S * side.fps))
         moments, histogram = {}, np.zeros(NUM_CLUSTERS)
         for name, centre in yardstick.centres.items():
@@ -84,6 +98,8 @@ class Pool:
             there = spans(frames & known, lag)
             if there.any():
                 moments[name] = Moments.of(with_movement(values, side.fps)[there], centre)
+            if partner is not None and (pair := _beside_partner(name, values, frames & known, partner)) is not None:
+                moments[_PARTNER + name] = Moments.of(pair, np.tile(centre[: len(centre) // 2], 2))
             if name == "expression" and yardstick.clusters is not None and (frames & known).any():
                 nearest = yardstick.clusters.assign(values[frames & known] / yardstick.scale)
                 histogram = np.bincount(nearest, minlength=NUM_CLUSTERS).astype(np.float64)
@@ -101,13 +117,37 @@ class Pool:
         return Pool(moments, self.histogram - other.histogram)
 
 
+def _beside_partner(name: str, values: np.ndarray, frames: np.ndarray, partner: Tracks) -> np.ndarray | None:
+    """The partner's channels and the own ones (T, D) in those frames in which both are known: (N, 2 D), N > 0."""
+    try:
+        theirs, known = CHANNELS[name](partner)
+    except Undefined:
+        return None
+    count = min(len(values), len(theirs))
+    both = frames[:count] & known[:count]
+    if theirs.shape[1] != values.shape[1] or not both.any():
+        return None
+    return np.hstack([theirs[:count][both], values[:count][both]])
+
+
+def _sides(name: str, what: str, *pools: Pool) -> list[Moments]:
+    sides = [pool.moments.get(name) for pool in pools]
+    if any(side is None or side.count < 1 for side in sides):
+        raise Undefined(what)
+    return sides
+
+
+def _enough(count: float, wanted: int) -> None:
+    if count < FEWEST_FRAMES * wanted:
+        raise Undefined("too few frames")
+
+
 def _frechet(name: str, movement: bool) -> Callable[[Pool, Pool], float]:
     def measure(truth: Pool, prediction: Pool) -> float:
-        sides = [pool.moments.get(name) for pool in (truth, prediction)]
-        if any(side is None or side.count < 2 for side in sides):
-            raise Undefined(f"no {name} in the data")
+        sides = _sides(name, f"no {name} in the data", truth, prediction)
         if not movement:
             sides = [side.select(slice(0, len(side.total) // 2)) for side in sides]
+        _enough(min(side.count for side in sides), len(sides[0].total))
         distance = frechet_in_truth_deviations(*(side.gaussian() for side in sides))
         if not np.isfinite(distance):
             raise Undefined("truth constant")
@@ -116,20 +156,40 @@ def _frechet(name: str, movement: bool) -> Callable[[Pool, Pool], float]:
     return measure
 
 
+def _excess(name: str) -> Callable[[Pool, Pool], float]:
+    def measure(truth: Pool, prediction: Pool) -> float:
+        sides = _sides(_PARTNER + name, f"no partner's {name}", truth, prediction)
+        _enough(min(side.count for side in sides), len(sides[0].total))
+        found = paired_frechet_excess_in_deviations(*(side.gaussian() for side in sides))
+        if not np.isfinite(found):
+            raise Undefined("truth, prediction or partner constant")
+        return found
+
+    return measure
+
+
 def _entropy(truth: Pool, prediction: Pool) -> float:
     count = prediction.histogram.sum()
     if not count:
         raise Undefined("fewer expressions than clusters")
+    _enough(count, NUM_CLUSTERS)
     return entropy_bits(prediction.histogram / count)
 
 
 FIGURES = (
     *(PooledFigure(f"frechet_{name}_per_channel", "", "lower", f"Frechet distance of the {name}'s frames, pooled over "
-                   "clips, per channel, in the truth's variances (1 = about a frozen face), less its small-sample bias",
+                   "clips, per channel, in the truth's variances (1 = about a frozen face), less its small-sample bias "
+                   f"(where there are {FEWEST_GROUPS} groups of people: otherwise too large)",
                    _frechet(name, movement=False)) for name in CHANNELS),
     *(PooledFigure(f"frechet_{name}_movement_per_channel", "", "lower", f"the same of the {name} together with how far "
                    f"it moves within {MOVEMENT_LAG_S:g} s, so that shuffled frames do not pass",
                    _frechet(name, movement=True)) for name in CHANNELS),
+    *(PooledFigure(f"frechet_{name}_partner_excess_per_channel", "", "lower", "how much further from the truth the "
+                   f"{name} is together with the partner's at the same time than alone, per channel, each side in its "
+                   "own variances, so that its size does not count (P-FD less FD); 0 = goes with the partner as the "
+                   "truth does",
+                   _excess(name)) for name in CHANNELS),
     PooledFigure("expression_cluster_entropy_bits", "bit", "truth", f"entropy of the frames over {NUM_CLUSTERS} "
-                 "k-means clusters of the truth's expressions, pooled over clips (SID, fitted on the truth)", _entropy),
+                 "k-means clusters of the truth's expressions, pooled over clips (SID, fitted on the truth)",
+                 _entropy, math.log2(NUM_CLUSTERS)),
 )  # fmt: skip

@@ -9,8 +9,9 @@ import numpy as np
 
 from diffdyad.evaluation.beats import audio_onsets_s, beat_alignment, motion_beats_s
 from diffdyad.evaluation.clips import Clip
-from diffdyad.evaluation.correlation import peak_correlation, pearson_correlation
-from diffdyad.evaluation.figures.base import Figure, Scene, Sums, enough, moving
+from diffdyad.evaluation.correlation import partner_correlation_error, peak_correlation, pearson_correlation
+from diffdyad.evaluation.figures.base import STILL, Figure, Scene, Sums, enough, moving
+from diffdyad.evaluation.figures.liveliness import CHANNELS
 from diffdyad.evaluation.tracks import Tracks, Undefined
 
 LONGEST_LAG_S = 2.0
@@ -113,6 +114,30 @@ class _Synchrony:
         return peak_correlation(theirs[:count], own[:count], fps, LONGEST_LAG_S).correlation
 
 
+def _partner_correlation_error(name: str) -> Callable[[Scene, np.ndarray], Sums]:
+    def measure(scene: Scene, frames: np.ndarray) -> Sums:
+        if scene.partner is None:
+            raise Undefined("no partner's motion")
+        try:
+            partner, known = CHANNELS[name](scene.partner)
+        except Undefined:
+            raise Undefined(f"no partner's {name}") from None
+        truth, truth_known = CHANNELS[name](scene.truth)
+        prediction, predicted = CHANNELS[name](scene.prediction)
+        if partner.shape[1] != truth.shape[1]:
+            raise Undefined("partner's motion in another layout")
+        count = min(len(partner), len(truth))
+        both = frames[:count] & known[:count] & truth_known[:count] & predicted[:count]
+        enough(both, scene.fps)
+        error = partner_correlation_error(*(side[:count][both] for side in (partner, truth, prediction)), STILL)
+        if not np.isfinite(error):
+            raise Undefined("truth, prediction or partner constant")
+        seconds = float(both.sum() / scene.fps)
+        return Sums(error * seconds, seconds)
+
+    return measure
+
+
 FIGURES = (
     Figure("jaw_audio_correlation_mean", "", "truth", "correlation of the jaw's opening with the own voice's log "
            "energy, mean over clips by their seconds", _jaw_audio),
@@ -126,4 +151,7 @@ FIGURES = (
            "before, less its mean with other partners", _Synchrony(_smile, "smile"), by_phase=False),
     Figure("head_synchrony_over_chance_mean", "", "truth", "the same for the speed of the head",
            _Synchrony(_head, "head speed"), by_phase=False),
+    *(Figure(f"partner_correlation_{name}_error_mean", "", "lower", f"absolute difference of the {name}'s correlation "
+             "with the partner's, frame by frame, from the truth's; channel by channel, mean over channels and clips "
+             "(rPCC, corrected)", _partner_correlation_error(name)) for name in CHANNELS),
 )  # fmt: skip
