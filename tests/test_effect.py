@@ -165,6 +165,8 @@ def test_the_protocol_reaches_a_verdict(run):
     assert [row["scale"] for row in first["doses"]] == [0, 1, 3]
     assert first["doses"][0]["change_mm"]["face"] == 0 < first["doses"][1]["change_mm"]["face"]
     assert abs(sum(first["split"]["shares"].values()) - 1) < 1e-6  # float32 points
+    for control in ("same_person", "mirror_of_partner"):
+        assert first["controls"]["tables"]["all"][control]["face_vertex_error_mean_mm"]["value"] > 0
     page = (run.out / "report.html").read_text()
     assert first["verdict"]["word"] in page and page.count("data:image/png") >= 6
     assert page.count("data:video/mp4") == 2
@@ -202,7 +204,16 @@ def test_two_processes_find_what_one_does(run, tmp_path):
     assert launched.returncode == 0, launched.stderr[-2000:]
     one, two = (json.loads((folder / "report.json").read_text()) for folder in (run.out, out))
     assert two["facts"]["processes"] == 2 and one["verdict"] == two["verdict"]
-    assert one["evidence"] == two["evidence"] and one["doses"] == two["doses"]
+    # other exchanges share a batch, which changes the last digits
+    for part in ("evidence", "doses"):
+        assert numbers(one[part]) == pytest.approx(numbers(two[part]), rel=1e-3, abs=1e-7, nan_ok=True)
+
+
+def numbers(value) -> list[float]:
+    """All numbers of a document, in order."""
+    if isinstance(value, dict | list):
+        return [x for part in (value.values() if isinstance(value, dict) else value) for x in numbers(part)]
+    return [float(value)] if isinstance(value, int | float) else []
 
 
 def test_what_was_found_is_stored_beside_the_model(run):

@@ -21,9 +21,13 @@ from diffdyad.motion import POSE_GROUPS, Motion, MotionLayout
 
 @dataclass
 class Corpus:
-    """The clips that controls draw from, with the mean pose of all their valid frames: (D,)."""
+    """The clips that controls draw from, with the mean pose of all their valid frames: (D,).
+
+    beside: clips that are not scored, from which people's other clips may be drawn.
+    """
 
     clips: Sequence[Clip]
+    beside: Sequence[Clip] = ()
     mean_pose: Tensor = field(init=False, repr=False)
 
     def __post_init__(self):
@@ -86,15 +90,15 @@ def mirror_of_partner(corpus: Corpus, index: int, generator: np.random.Generator
 def other_person(corpus: Corpus, index: int, generator: np.random.Generator) -> Motion | None:
     """A random clip of somebody else who is not the partner either."""
     own = corpus.clips[index]
-    others = [n for n, clip in enumerate(corpus.clips) if clip.person not in own.people]
-    return _random(corpus, others, len(own), generator)
+    return _random([clip for clip in corpus.clips if clip.person not in own.people], len(own), generator)
 
 
 def same_person(corpus: Corpus, index: int, generator: np.random.Generator) -> Motion | None:
     """A random other clip of the same person."""
     own = corpus.clips[index]
-    others = [n for n, clip in enumerate(corpus.clips) if n != index and clip.person == own.person]
-    return _random(corpus, others, len(own), generator)
+    others = [clip for clip in (*corpus.clips, *corpus.beside)
+              if clip.person == own.person and clip.clip_id != own.clip_id]  # fmt: skip
+    return _random(others, len(own), generator)
 
 
 CONTROLS = (
@@ -152,7 +156,5 @@ def _own_mean(truth: Motion) -> Tensor:
     return (truth.values * known).sum(0) / known.sum(0).clamp_min(1)
 
 
-def _random(corpus: Corpus, choices: list[int], num_frames: int, generator: np.random.Generator) -> Motion | None:
-    if not choices:
-        return None
-    return fit_length(corpus.clips[choices[generator.integers(len(choices))]].truth, num_frames)
+def _random(choices: list[Clip], num_frames: int, generator: np.random.Generator) -> Motion | None:
+    return fit_length(choices[generator.integers(len(choices))].truth, num_frames) if choices else None

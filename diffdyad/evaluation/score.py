@@ -88,10 +88,12 @@ def score(
     gauge: FaceGauge | None,
     settings: ScoreSettings | None = None,
     progress: Callable[[int], None] | None = None,
+    beside: Sequence[Clip] = (),
 ) -> Report:
     """The table of predictions (clip id -> its samples), with control rows; `progress` is told how many clips are done.
 
-    gauge: the head of the clips' basis; None leaves out what needs one, and says so. Raises UserError where the clips
+    gauge: the head of the clips' basis; None leaves out what needs one, and says so; beside: clips that are not scored,
+    from which control rows take people's other clips. Raises UserError where the clips
     or predictions do not make sense (see `check_clips`, `check_predictions`). Deterministic for a seed.
     """
     settings = settings or ScoreSettings()
@@ -100,7 +102,7 @@ def score(
     units = check_clips(clips, settings.units)
     clips, motions = check_predictions(clips, predictions)
     check_clips(clips, settings.units)
-    work = ClipWork(clips, motions, gauge, settings)
+    work = ClipWork(clips, motions, gauge, settings, beside)
     rows = {name: Row.empty(work) for name in work.rows}
     done = 0
     for indices, results, pools in in_order(work, _chunks(units % _NUM_GROUPS)):

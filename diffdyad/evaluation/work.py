@@ -60,10 +60,11 @@ class ClipWork:
     """Everything that scoring one clip needs; `rows`: name -> what it is, the system first."""
 
     def __init__(
-        self, clips: list[Clip], motions: list[list[Motion]], gauge: FaceGauge | None, settings: ScoreSettings
+        self, clips: list[Clip], motions: list[list[Motion]], gauge: FaceGauge | None, settings: ScoreSettings,
+        beside: Sequence[Clip] = (),
     ):
         self.clips, self.motions, self.gauge, self.settings = clips, motions, gauge, settings
-        self.corpus = Corpus(clips)
+        self.corpus = Corpus(clips, beside)
         self.phases = ["all", *(p for p in PHASES if any(p in clip.phases for clip in clips))]
         self.rows = {settings.system: "the predictions", **{c.name: c.about for c in settings.controls}}
         self.yardstick = Yardstick.of([Tracks(clip.truth, gauge) for clip in clips], settings.seed)

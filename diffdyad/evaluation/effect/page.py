@@ -264,7 +264,14 @@ def _controls(report: Report | None) -> str:
              for line in lines]  # fmt: skip
     return ("<h2>Control rows</h2><p class=note>The answers to the true turns, beside predictions that know nothing, "
             "or too much: a figure in which a control does as well says nothing about the model.</p>"
-            + _table(["figure", *rows], table))  # fmt: skip
+            + _table(["figure", *rows], table) + _undefined(report, rows, lines))  # fmt: skip
+
+
+def _undefined(report: Report, rows: Sequence[str], lines) -> str:
+    """Why cells are empty, once each."""
+    cells = [(row, report.cells.get(("all", row, line.name))) for line in lines for row in rows]
+    why = sorted({f"{row}: {cell.why}" for row, cell in cells if cell is not None and cell.value is None})
+    return f"<p class=note>Not defined: {html.escape('; '.join(why))}.</p>" if why else ""
 
 
 def _about(facts: dict, timings: Mapping[str, float]) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from diffdyad.data.exchange import ExchangeShards
+from diffdyad.data.sides import motion_of
 from diffdyad.evaluation.clips import Clip
 from diffdyad.evaluation.effect import critic, dose, gap, retrieval, where
 from diffdyad.evaluation.effect.answers import Answers, Ask
@@ -29,7 +31,7 @@ from diffdyad.evaluation.effect.inference import (
 )
 from diffdyad.evaluation.effect.network import Network
 from diffdyad.evaluation.effect.power import power_table
-from diffdyad.evaluation.effect.reading import Reading
+from diffdyad.evaluation.effect.reading import Item, Reading
 from diffdyad.evaluation.effect.setting import Crew, ProtocolSettings, Setting
 from diffdyad.evaluation.effect.verdict import Endpoint, Evidence, Verdict, decide
 from diffdyad.evaluation.gauge import FaceGauge
@@ -283,15 +285,36 @@ def _lips(answers, chosen, units, face: Face | None, margin_mm: float) -> Equiva
 
 def _controls(answers: Answers, setting: Setting, gauge: FaceGauge | None, settings: ProtocolSettings) -> Report:
     """The metrics of the answers to the true turns, beside the control rows."""
-    network, clips, predictions = answers.network, [], {}
+    network, predictions = answers.network, {}
     layout, fps = network.pipeline.layout, network.pipeline.fps
-    for index in setting.chosen:
-        item = setting.items[index]
-        onset = item.onset(fps)
-        truth = Motion(item.features.motion[onset:][: network.answer], layout, fps,
-                       valid=item.features.valid[onset:][: network.answer])  # fmt: skip
-        energy = frame_energy_db(item.audio, SAMPLING_RATE, fps, len(truth))
-        clips.append(Clip(item.name, truth, item.responder, item.previous_speaker, None, energy, {}, item.kind))
+    partners = _partners([setting.items[index] for index in setting.chosen], settings, network)
+
+    def clip_of(item: Item) -> Clip:
+        span = slice(onset := item.onset(fps), onset + network.answer)
+        truth = Motion(item.features.motion[span], layout, fps, valid=item.features.valid[span])
+        return Clip(item.name, truth, item.responder, item.previous_speaker, partners.get(item.name),
+                    response_kind=item.kind)  # fmt: skip
+
+    clips = [clip_of(setting.items[index]) for index in setting.chosen]
+    beside = [clip_of(item) for index, item in enumerate(setting.items) if index not in set(setting.chosen)]
+    for index, clip in zip(setting.chosen, clips):
+        item, truth = setting.items[index], clip.truth
+        clip.energy_db = frame_energy_db(item.audio, SAMPLING_RATE, fps, len(truth))
         samples = answers(Ask(index, TRUE, 1.0, NUM_SAMPLES))[:, : len(truth)]
         predictions[item.name] = [Motion(sample, layout, fps) for sample in samples]
-    return score(clips, predictions, gauge, ScoreSettings(system="model", seed=settings.seed, workers=1))
+    scoring = ScoreSettings(system="model", seed=settings.seed, workers=1)
+    return score(clips, predictions, gauge, scoring, beside=beside)
+
+
+def _partners(items: Sequence[Item], settings: ProtocolSettings, network: Network) -> dict[str, Motion]:
+    """What the previous speaker's face does during the answers, by exchange."""
+    shards, found = ExchangeShards(settings.dataset, settings.split, audio=False), {}
+    wanted, stats = {item.name for item in items}, network.pipeline.statistics
+    for place in range(len(shards)):
+        if shards.row(place, ["exchange_id"])["exchange_id"] in wanted:
+            exchange = shards[place]
+            motion = motion_of(exchange, "previous", stats.layout).resample(stats.config.fps)
+            span = slice(onset := max(0, round(-exchange.start_s * motion.fps)), onset + network.answer)
+            found[exchange.exchange_id] = Motion(motion.values[span], motion.layout, motion.fps,
+                                                 valid=motion.valid[span])  # fmt: skip
+    return {name: motion for name, motion in found.items() if len(motion)}
