@@ -65,12 +65,16 @@ class Session(_Strict):
 
 class Backends(_Strict):
     """What does each step, by name: docs/recordings.md. words_model, words_revision: weights for `words: whisper`,
-    tags_model, tags_revision: for `tags: ast`, a folder or a name on the Hub; affect: such a name itself, or "none".
+    tags_model, tags_revision: for `tags: ast`, separation_model, separation_revision: for `separation: asteroid`, a
+    folder or a name on the Hub; affect: such a name itself, or "none".
     mediapipe_python: an interpreter that has MediaPipe; mediapipe_model: a FaceLandmarker model; left out, the
     environment says (`diffdyad.tracking.landmarker`)."""
 
     activity: str = "silero"
     diarization: str = "resemblyzer"
+    separation: str = "none"
+    separation_model: str | None = None
+    separation_revision: str | None = None
     words: str = "none"
     words_model: str | None = None
     words_revision: str | None = None
@@ -97,15 +101,17 @@ class Backends(_Strict):
 
 
 _WEIGHTS_OF = {
+    "separation_model": ("separation", "asteroid"), "separation_revision": ("separation", "asteroid"),
     "words_model": ("words", "whisper"), "words_revision": ("words", "whisper"),
     "tags_model": ("tags", "ast"), "tags_revision": ("tags", "ast"),
 }  # fmt: skip
 """Keys that only one backend takes: the key of that, and its name."""
 
-WEIGHTS = ("words_model", "tags_model", "affect")
+WEIGHTS = ("separation_model", "words_model", "tags_model", "affect")
 """Keys that name weights."""
 
 LATER = {
+    "separation": "none", "separation_model": None, "separation_revision": None,
     "words_model": None, "words_revision": None, "tags": "none", "tags_model": None, "tags_revision": None,
     "affect": "none", "affect_revision": None,
 }  # fmt: skip

@@ -19,6 +19,7 @@ from diffdyad.data.recordings.agreement import agreed, voiced
 from diffdyad.data.recordings.features import FEATURES, add_features
 from diffdyad.data.recordings.hearing import Heard, hear, own_voice, residual_db, speech_share
 from diffdyad.data.recordings.manifest import LATER, WEIGHTS, Manifest, Session, load_manifest
+from diffdyad.data.recordings.separation import DEFAULT_ASTEROID, SEPARATION, load_separator, separate
 from diffdyad.data.recordings.steps import STEPS, Steps
 from diffdyad.data.recordings.tagging import DEFAULT_AST, TAGS, Tags, find_tags, load_tagger
 from diffdyad.data.recordings.turns import find_turns
@@ -128,10 +129,12 @@ class Recordings(Importer):
         activity.check_activity(backends.activity)
         if any(session.layout == "mixed" for session in self.manifest.sessions):
             diarization.diarization_version(backends.diarization)
-        for what, name, known in (("words", backends.words, WORDS), ("tags", backends.tags, TAGS),
-                                  ("prosody", backends.prosody, FEATURES)):  # fmt: skip
+        for what, name, known in (("separation", backends.separation, SEPARATION), ("words", backends.words, WORDS),
+                                  ("tags", backends.tags, TAGS), ("prosody", backends.prosody, FEATURES)):  # fmt: skip
             if name not in known:
                 raise UserError(f"expected a backend for {what} among {', '.join(known)}, found {name!r}")
+        if backends.separation != "none":
+            load_separator(self.weights(backends.separation_model) or DEFAULT_ASTEROID, backends.separation_revision)
         if backends.words != "none":
             recogniser = recognisers.load(backends.words, self.weights(backends.words_model), backends.words_revision)
             for language in {session.language or self.manifest.language for session in self.manifest.sessions}:
@@ -172,6 +175,8 @@ class Recordings(Importer):
         heard = hear(files, steps, session.layout, session.channels, session.offsets_s, backends.activity,
                      backends.diarization)  # fmt: skip
         self._steps += [steps.folder / key for key in heard.keys if key.startswith("media-")]
+        heard = separate(heard, steps, backends.separation, self.weights(backends.separation_model),
+                         backends.separation_revision, backends.activity)  # fmt: skip
         words = find_words(heard, steps, backends.words, session.language or self.manifest.language,
                            self.weights(backends.words_model), backends.words_revision)  # fmt: skip
         tags = find_tags(heard, steps, backends.tags, self.weights(backends.tags_model), backends.tags_revision)
