@@ -66,7 +66,7 @@ class Session(_Strict):
 class Backends(_Strict):
     """What does each step, by name: docs/recordings.md. words_model, words_revision: weights for `words: whisper`,
     tags_model, tags_revision: for `tags: ast`, separation_model, separation_revision: for `separation: asteroid`, a
-    folder or a name on the Hub; affect: such a name itself, or "none".
+    folder or a name on the Hub; affect, face_affect: such a name itself, or "none".
     mediapipe_python: an interpreter that has MediaPipe; mediapipe_model: a FaceLandmarker model; left out, the
     environment says (`diffdyad.tracking.landmarker`)."""
 
@@ -85,6 +85,8 @@ class Backends(_Strict):
     prosody: str = "prosody"
     affect: str = "none"
     affect_revision: str | None = None
+    face_affect: str = "none"
+    face_affect_revision: str | None = None
     motion: str = "none"
     mediapipe_python: str | None = None
     mediapipe_model: str | None = None
@@ -95,8 +97,9 @@ class Backends(_Strict):
             if getattr(self, key) is not None and getattr(self, backend[0]) != backend[1]:
                 found = getattr(self, backend[0])
                 raise ValueError(f"{key} is for `{backend[0]}: {backend[1]}`, found `{backend[0]}: {found}`")
-        if self.affect_revision is not None and self.affect == "none":
-            raise ValueError("affect_revision is for an encoder's name in `affect`, found `affect: none`")
+        for key in ("affect", "face_affect"):
+            if getattr(self, f"{key}_revision") is not None and getattr(self, key) == "none":
+                raise ValueError(f"{key}_revision is for an encoder's name in `{key}`, found `{key}: none`")
         return self
 
 
@@ -107,13 +110,13 @@ _WEIGHTS_OF = {
 }  # fmt: skip
 """Keys that only one backend takes: the key of that, and its name."""
 
-WEIGHTS = ("separation_model", "words_model", "tags_model", "affect")
+WEIGHTS = ("separation_model", "words_model", "tags_model", "affect", "face_affect")
 """Keys that name weights."""
 
 LATER = {
     "separation": "none", "separation_model": None, "separation_revision": None,
     "words_model": None, "words_revision": None, "tags": "none", "tags_model": None, "tags_revision": None,
-    "affect": "none", "affect_revision": None,
+    "affect": "none", "affect_revision": None, "face_affect": "none", "face_affect_revision": None,
 }  # fmt: skip
 """Keys that there have not always been, and what they are where nothing is asked for: datasets stay what they were."""
 

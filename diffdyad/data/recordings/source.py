@@ -16,6 +16,7 @@ from diffdyad.data.importers.recording import Importer, ImportOptions, Item, Rec
 from diffdyad.data.recordings import activity, diarization, recognisers
 from diffdyad.data.recordings.affect import add_affect, load_affect
 from diffdyad.data.recordings.agreement import agreed, voiced
+from diffdyad.data.recordings.face_affect import add_face_affect, load_face_affect
 from diffdyad.data.recordings.features import FEATURES, add_features
 from diffdyad.data.recordings.hearing import Heard, hear, own_voice, residual_db, speech_share
 from diffdyad.data.recordings.manifest import LATER, WEIGHTS, Manifest, Session, load_manifest
@@ -143,6 +144,8 @@ class Recordings(Importer):
             load_tagger(self.weights(backends.tags_model) or DEFAULT_AST, backends.tags_revision)
         if backends.affect != "none":
             load_affect(self.weights(backends.affect), backends.affect_revision)
+        if backends.face_affect != "none":
+            load_face_affect(self.face_weights, backends.face_affect_revision)
         check_motion(self.manifest)
 
     def settings(self) -> dict[str, Any]:
@@ -158,6 +161,11 @@ class Recordings(Importer):
     def weights(self, name: str | None) -> str | None:
         """A folder beside the manifest, or else a name as it is: of a folder, or on the Hub."""
         return str(self.path(name)) if name and self.path(name).is_dir() else name
+
+    @property
+    def face_weights(self) -> str | None:
+        name = self.manifest.backends.face_affect
+        return None if name == "none" else self.weights(name)
 
     def path(self, name: str) -> Path:
         return self.source.parent / name
@@ -183,7 +191,7 @@ class Recordings(Importer):
         evidence = agreed(heard, words, tags)
         voices = voiced(heard, evidence)
         seen = see(files, [self.path(name) for name in session.motion or ()], session, backends, steps, heard.spans,
-                   heard.seconds)  # fmt: skip
+                   heard.seconds, self.face_weights)  # fmt: skip
         sides = [
             HeardSide(person, OwnVoice(voices, side), seen.motion[side], words=words.of(side), speech=heard.spans[side],
                       betas=_betas(seen.motion[side]))
@@ -221,6 +229,9 @@ class Recordings(Importer):
                                    for t in tags]  # fmt: skip
             exchange.reprojection_px = reprojection_px(recording.seen, start, end)
             add_features(exchange, backends.prosody)
+            if self.face_weights:
+                faces = {person: recording.seen.faces[side] for person, side in sides.items()}
+                add_face_affect(exchange, faces, self.face_weights, backends.face_affect_revision)
         if backends.affect != "none":
             add_affect(exchanges, recording.steps, heard.keys, self.weights(backends.affect), backends.affect_revision)
 
