@@ -26,7 +26,7 @@ class Session(_Strict):
     person per channel) or "mixed" (one microphone); left out, it follows from the number of files and channels.
     speakers: names that are the same person wherever they occur; left out, people of this session alone. channels:
     which channel is whose, from 0. offsets_s: what each file's clock is late by. motion: results of a tracker, a file
-    per person, motion_fps: their rate (left out: that of the video).
+    (or folder) per person, motion_fps: their rate (left out: that of the video).
     """
 
     id: str | None = None
@@ -66,7 +66,8 @@ class Session(_Strict):
 class Backends(_Strict):
     """What does each step, by name: docs/recordings.md. words_model, words_revision: weights for `words: whisper`,
     tags_model, tags_revision: for `tags: ast`, separation_model, separation_revision: for `separation: asteroid`, a
-    folder or a name on the Hub; affect, face_affect: such a name itself, or "none".
+    folder or a name on the Hub; affect, face_affect: such a name itself, or "none". motion_basis: of a tracker that can
+    work with several, where it is not the usual one.
     mediapipe_python: an interpreter that has MediaPipe; mediapipe_model: a FaceLandmarker model; left out, the
     environment says (`diffdyad.tracking.landmarker`)."""
 
@@ -88,6 +89,7 @@ class Backends(_Strict):
     face_affect: str = "none"
     face_affect_revision: str | None = None
     motion: str = "none"
+    motion_basis: str | None = None
     mediapipe_python: str | None = None
     mediapipe_model: str | None = None
 
@@ -117,6 +119,7 @@ LATER = {
     "separation": "none", "separation_model": None, "separation_revision": None,
     "words_model": None, "words_revision": None, "tags": "none", "tags_model": None, "tags_revision": None,
     "affect": "none", "affect_revision": None, "face_affect": "none", "face_affect_revision": None,
+    "motion_basis": None,
 }  # fmt: skip
 """Keys that there have not always been, and what they are where nothing is asked for: datasets stay what they were."""
 

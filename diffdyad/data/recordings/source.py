@@ -13,7 +13,7 @@ import numpy as np
 from diffdyad.data.encoded import weights_of
 from diffdyad.data.exchange import Exchange
 from diffdyad.data.importers.recording import Importer, ImportOptions, Item, Recording, Side
-from diffdyad.data.recordings import activity, diarization, recognisers
+from diffdyad.data.recordings import activity, diarization, recognisers, trackers
 from diffdyad.data.recordings.affect import add_affect, load_affect
 from diffdyad.data.recordings.agreement import agreed, voiced
 from diffdyad.data.recordings.face_affect import add_face_affect, load_face_affect
@@ -172,8 +172,12 @@ class Recordings(Importer):
 
     def scan(self) -> Iterator[Item]:
         for session in self.manifest.sessions:
-            files = (*session.files, *(session.motion or ()))
-            yield Item(session.name, files, session.people, session.split, session.name)
+            files = [*session.files]
+            for name in session.motion or ():
+                folder = self.path(name)  # of results, each of its files counts
+                inside = trackers.frame_files(folder, self.manifest.backends.motion) if folder.is_dir() else ()
+                files += [str(Path(name) / file.relative_to(folder)) for file in inside] or [name]
+            yield Item(session.name, tuple(files), session.people, session.split, session.name)
 
     def load(self, item: Item) -> HeardRecording:
         session = next(session for session in self.manifest.sessions if session.name == item.item_id)

@@ -63,7 +63,10 @@ def kind_of(backends: Backends) -> Kind:
         raise UserError(f"expected a backend for motion among {', '.join(MOTION)}, found {backends.motion!r}")
     if backends.motion in trackers.FORMATS:
         form = trackers.FORMATS[backends.motion]
-        return Kind(form.basis, form.num_expression, form.title, form.neck_folded)
+        basis = trackers.basis_of(backends.motion, backends.motion_basis)
+        return Kind(basis, form.num_expression, form.title, form.neck_folded)
+    if backends.motion_basis:
+        raise UserError(f"motion_basis is for results of a tracker, found `motion: {backends.motion}`")
     layout = MotionLayout.arkit()
     tracker = "" if backends.motion == "none" else f"{NAME} (MediaPipe)"
     return Kind(layout.basis, layout.num_expression, tracker, backends.motion == PREVIEW)
@@ -100,7 +103,7 @@ def see(
             seen.notes.append("the one on the right speaks first: faces follow their voices")
         return seen
     ready = backends.motion in trackers.FORMATS
-    seen = _read(files, motion_files, session, backends.motion, late, seconds) if ready else Seen()
+    seen = _read(files, motion_files, session, backends, late, seconds) if ready else Seen()
     for number, path in enumerate(files):
         if not has_video(path):
             continue
@@ -289,10 +292,10 @@ def _are_crossed(motion: Sequence[Motion], spans: Sequence[Sequence[Span]]) -> b
 
 
 def _read(
-    files: Sequence[Path], motion_files: Sequence[Path], session: Session, name: str, late: Sequence[float],
+    files: Sequence[Path], motion_files: Sequence[Path], session: Session, backends: Backends, late: Sequence[float],
     seconds: float,
 ) -> Seen:
-    seen = Seen()
+    seen, name = Seen(), backends.motion
     if not motion_files:
         seen.notes.append(f"no files of motion: expected those of {trackers.FORMATS[name].title}")
     for side, path in enumerate(motion_files):
@@ -301,6 +304,6 @@ def _read(
         if not fps and name != "motion":
             raise UserError(f"{path} does not state its rate and {source.name} has no pictures: expected motion_fps in "
                             "the manifest's session, found none")  # fmt: skip
-        motion = trackers.read_tracked(path, name, fps, seconds - shift).resample(FPS)
+        motion = trackers.read_tracked(path, name, fps, seconds - shift, backends.motion_basis).resample(FPS)
         seen.motion[side], _ = _on_clock(motion, np.zeros(0), shift, seconds)
     return seen
