@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import soxr
+import torch
 import yaml
 
 pytest.importorskip("espeakng_loader", reason="the voices are an optional extra: pip install 'diffdyad[rehearse]'")
@@ -15,11 +16,14 @@ pytest.importorskip("espeakng_loader", reason="the voices are an optional extra:
 from dataset_fixtures import pcm_wav
 
 from diffdyad.data.exchange import ExchangeShards
-from diffdyad.data.recordings import activity, diarization, recognisers
+from diffdyad.data.recordings import activity, diarization, recognisers, separation
 from diffdyad.data.recordings.build import build_dataset
 from diffdyad.data.recordings.frames import levels_db, mask_spans, spans_mask
+from diffdyad.data.recordings.hearing import hear, own_voice
 from diffdyad.data.recordings.pcm import Pcm
 from diffdyad.data.recordings.rttm import diarization_error
+from diffdyad.data.recordings.separation import Separator
+from diffdyad.data.recordings.steps import Steps
 from diffdyad.data.rehearsal.espeak import Phrase, speak, variant_text
 
 SAID = (
@@ -100,6 +104,47 @@ def test_resemblyzer_knows_people_by_their_voices(tmp_path):
     truth = {"man": [spans[0], spans[2]], "woman": [spans[1], spans[3]]}
     told = dict(zip("AB", diarization.diarize(found)))
     assert diarization_error(truth, told).total < 0.05
+
+
+class Told(Separator):
+    """A separation network that knows the voices, and leaves a tenth of the one in the other."""
+
+    name, identity = "told", "1"
+
+    def __init__(self, own: np.ndarray):
+        self.own, self.calls, self.network = torch.from_numpy(own), 0, self._apart
+
+    def _apart(self, sound: torch.Tensor) -> torch.Tensor:  # (1, S) -> (1, 2, S)
+        begin = self.calls * 8 * 16000
+        own, self.calls = self.own[:, begin : begin + sound.shape[1]], self.calls + 1
+        return 0.3 * (own + 0.1 * own.flip(0)).roll(self.calls, 0)[None]
+
+
+@needs("silero_vad", "resemblyzer", "sklearn")
+def test_separation_gives_back_what_diarization_cannot(tmp_path, monkeypatch):
+    """Diarization hears one voice at a time; where the streams say that it was two, both have it."""
+    own, turns, start = np.zeros((2, 22 * 16000), np.float32), [[], []], 0.5
+    for who, text, gap in ((0, 0, -1.0), (1, 1, 0.4), (0, 1, -0.8), (1, 0, 0.0)):
+        words = voice(who, text)
+        own[who, round(start * 16000) : round(start * 16000) + len(words)] += words
+        turns[who].append((start, start + len(words) / 16000))
+        start = turns[who][-1][1] + gap
+    pcm_wav(tmp_path / "mixed.wav", 0.5 * own.sum(0) + noise(22.0, 5e-4), 16000)
+    steps = Steps(tmp_path / "steps")
+    heard = hear([tmp_path / "mixed.wav"], steps, "mixed")
+    monkeypatch.setattr(separation, "load_separator", lambda *_: Told(own))
+    found = separation.separate(heard, steps, "asteroid")
+    truth, before, after = ([spans_mask(spans, 2200) for spans in who] for who in (turns, heard.spans, found.spans))
+    both = truth[0] & truth[1]
+    overlaps = spans_mask(found.overlaps.spans, 2200)
+    print(f"{both.sum()} frames of both, {overlaps.sum()} found, {(overlaps & both).sum()} of them true")
+    assert (overlaps & both).sum() > 0.85 * both.sum() and overlaps.sum() < 1.3 * both.sum()
+    assert not (before[0] & before[1]).any() and (after[0] & after[1] & both).sum() == (overlaps & both).sum()
+    begin, end = (round(time * 16000) for time in turns[1][0][:1] + turns[0][0][1:])  # while both speak
+    for side in (0, 1):
+        part = slice(begin + 2400, end - 2400)
+        left = own_voice(found, side, part.start, part.stop) - 0.5 * own[side, part]
+        assert np.square(left).sum() < 0.05 * np.square(0.5 * own[1 - side, part]).sum()
 
 
 @needs("pocketsphinx")

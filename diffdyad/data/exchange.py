@@ -158,8 +158,8 @@ class Exchange:
                        len(person.waveform) / SAMPLING_RATE)  # fmt: skip
 
 
-_OTHERWISE = (*PEOPLE, "responder_name", "turns", "reject_reasons", "affect_encoder", "face_affect_encoder")
 _AFFECT = {"affect": "affect_encoder", "face_affect": "face_affect_encoder"}  # columns only where they were asked for
+_OTHERWISE = (*PEOPLE, "responder_name", "turns", "reject_reasons", *_AFFECT.values())
 _PLAIN = [f for f in fields(Exchange) if f.name not in _OTHERWISE]
 _DTYPES = {"str": "string", "float": "float64", "bool": "bool"}
 _FLOAT32 = {"overlap_ratio", "valence", "arousal", "active_speaker_score", "sync_lag_ms", "reprojection_px",
@@ -263,10 +263,7 @@ def from_row(row: Mapping[str, Any], audio: bool = True) -> Exchange:
             tags=[SoundTag(**tag) for tag in row.get(f"{who}_tags", ())],
             residual_db=row.get(f"{who}_residual_db", math.nan),
         )
-        prosody = np.asarray(row.get(f"{who}_prosody", ()), np.float32)
-        if prosody.ndim == 2 and len(prosody):
-            people[who].prosody = prosody
-        for name in _AFFECT:
+        for name in ("prosody", *_AFFECT):
             features = np.asarray(row.get(f"{who}_{name}", ()), np.float32)
             if features.ndim == 2 and len(features):
                 setattr(people[who], name, features)
@@ -301,8 +298,8 @@ def write_shard(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) -> i
     try:
         while batch := list(islice(rows, _ROWS_AT_ONCE)):
             first = batch[0]
-            affect = {name: max(first[f"{who}_{name}"].shape[1] for who in PEOPLE) for name, encoder in _AFFECT.items()
-                      if encoder in first}  # fmt: skip
+            asked = [name for name, encoder in _AFFECT.items() if encoder in first]
+            affect = {name: max(first[f"{who}_{name}"].shape[1] for who in PEOPLE) for name in asked}
             features = exchange_features(first["responder_expression"].shape[1], _prosody_width(first), affect)
             columns = {name: [row[name] for row in batch] for name in features}
             table = Dataset.from_dict(columns, features=features).data.table
