@@ -1,5 +1,5 @@
-"""CPU time of the networks behind `words: whisper`, `tags: ast` and `affect`, one core, as JSON: of the published
-sizes, with random weights (time does not depend on them). Nothing is downloaded."""
+"""CPU time of the networks behind `words: whisper`, `tags: ast`, `affect`, `separation: asteroid` and `face_affect`,
+one core, as JSON: of the published sizes, with random weights (time does not depend on them). Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ BLOCK_S, TOKENS, WINDOW_S = 25.0, 20, 2.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    known = [*WHISPER, "ast", "affect"]
-    parser.add_argument("what", nargs="*", default=["tiny", "small", "ast", "affect"], help=f"among {', '.join(known)}")
+    others = {"ast": ast, "affect": affect, "separation": separation, "face_affect": face_affect}
+    known, usual = [*WHISPER, *others], ["tiny", "small", *others]
+    parser.add_argument("what", nargs="*", default=usual, help=f"among {', '.join(known)}")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for what in arguments.what:
-        found = {"ast": ast, "affect": affect}.get(what, lambda what=what: whisper(what))()
+        found = others.get(what, lambda what=what: whisper(what))()
         print(json.dumps({what: {key: round(value, 3) for key, value in found.items()}}), flush=True)
 
 
@@ -55,6 +56,23 @@ def affect() -> dict[str, float]:
     windows = torch.from_numpy(np.stack([noise(2.0)] * 5))
     _, seconds = timed(lambda: model(windows))
     return {"s_per_second_of_sound": seconds}  # five windows a second
+
+
+def separation() -> dict[str, float]:
+    """Conv-TasNet as it is trained for 16 kHz, a chunk of 10 s."""
+    from asteroid.models import ConvTasNet
+
+    network = ConvTasNet(n_src=2, sample_rate=16000, kernel_size=32, stride=16).eval()
+    sound = torch.from_numpy(noise(10.0))[None]
+    _, seconds = timed(lambda: network(sound))
+    return {"s_per_second_of_sound": seconds / 10}
+
+
+def face_affect() -> dict[str, float]:
+    """ViT-base, five faces a second."""
+    model = random_network(transformers.ViTForImageClassification, transformers.ViTConfig())
+    _, seconds = timed(lambda: model(pixel_values=torch.rand(5, 3, 224, 224)))
+    return {"s_per_second_of_face": seconds}
 
 
 def random_network(kind: type, config) -> torch.nn.Module:

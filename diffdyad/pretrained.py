@@ -75,6 +75,20 @@ def load_pretrained(
     return result
 
 
+def cached_file(name: str, file: str, revision: str | None = None, advice: str = "") -> Path:
+    """A file of a folder, or of a name in the Hub's cache. Raises UserError that says how to come by it."""
+    if (folder := Path(name)).is_dir():
+        if not (folder / file).is_file():
+            raise UserError(f"expected {file} in the folder {name}, found none")
+        return folder / file
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(name, file, revision=revision, local_files_only=True))
+    except (OSError, ValueError) as error:
+        raise _explain(error, name, revision, False, False, advice) from None
+
+
 def _explain(error, name: str, revision: str | None, local: bool, allow_download: bool, advice: str) -> UserError:
     if local:
         where, todo = "in this folder", "give a folder saved by transformers"

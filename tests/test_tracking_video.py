@@ -202,8 +202,8 @@ def ready(name: str, count: int) -> dict[str, np.ndarray]:
         return {"expression_params": made(count, 50), "eyelid_params": made(count, 2), "pose_params": made(count, 3),
                 "jaw_params": made(count, 3), "shape_params": made(count, 300), "cam": made(count, 3)}  # fmt: skip
     if name == "emica":
-        return {"expcode": made(count, 100), "globalpose": made(count, 3), "jawpose": made(count, 3),
-                "shapecode": made(count, 300)}  # fmt: skip
+        return {"exp": made(count, 100), "globalpose": made(count, 3), "jawpose": made(count, 3),
+                "shape": made(count, 300)}  # fmt: skip
     if name == "vhap":
         return {"expr": made(count, 100), "rotation": made(count, 3), "neck_pose": made(count, 3),
                 "jaw_pose": made(count, 3), "eyes_pose": made(count, 6), "translation": made(count, 3),
@@ -241,6 +241,68 @@ def test_results_of_trackers_are_read_in_their_own_basis(name, basis, width, mis
     np.savez(tmp_path / "c.npz", **{**made, key: np.array([print], dtype=object)})
     with pytest.raises(UserError, match="without pickled objects"):
         read_tracked(tmp_path / "c.npz", name, 30.0)
+
+
+@pytest.mark.parametrize("names", [
+    {"exp": "expcode", "globalpose": "globalpose", "jawpose": "jawpose", "shape": "shapecode"},  # in memory
+    {"exp": "exp", "globalpose": "global_pose", "jawpose": "jaw", "shape": "shape"},  # of a video's HDF5 file
+])  # fmt: skip
+def test_emica_s_other_files_are_read_too(names, tmp_path):
+    made = ready("emica", 60)
+    np.savez(tmp_path / "a.npz", **made)
+    expected = read_tracked(tmp_path / "a.npz", "emica", 30.0, seconds=2.0)
+    batch = {names[key]: array[None] for key, array in made.items()}  # a batch of one video
+    np.savez(tmp_path / "b.npz", **batch, cam=np.zeros((1, 60, 3), np.float32))
+    found = read_tracked(tmp_path / "b.npz", "emica", 30.0, seconds=2.0)
+    assert torch.equal(found.values, expected.values) and torch.equal(found.betas, expected.betas)
+    np.savez(tmp_path / "c.npz", **{**batch, names["exp"]: np.zeros((2, 60, 100), np.float32)})
+    with pytest.raises(UserError, match=r"\(frames, 100\).*found float32 \(2, 60, 100\)"):
+        read_tracked(tmp_path / "c.npz", "emica", 30.0)
+
+
+def write_emica_folder(folder: Path, made: dict[str, np.ndarray]) -> None:
+    """As INFERNO's `save_codes` leaves it: a folder per picture, an array per file."""
+    for number in range(len(made["exp"])):
+        frame = folder / f"{number + 1:06d}_000"
+        frame.mkdir(parents=True)
+        for key, array in made.items():
+            np.save(frame / f"{key}.npy", array[number])
+        np.save(frame / "cam.npy", np.zeros(3, np.float32))
+
+
+def test_a_folder_of_pictures_results_is_read(tmp_path):
+    emica, vhap = ready("emica", 12), ready("vhap", 12)
+    write_emica_folder(tmp_path / "emica", emica)
+    found = read_tracked(tmp_path / "emica", "emica", 25.0)
+    assert np.array_equal(found.select("expression"), emica["exp"])
+    assert np.allclose(found.betas, emica["shape"].mean(0), atol=1e-6)
+    (tmp_path / "vhap").mkdir()
+    for number in range(12):  # as VHAP's export writes flame_param
+        row = {key: array if key == "shape" else array[[number]] for key, array in vhap.items()}
+        np.savez(tmp_path / "vhap" / f"{number:05d}.npz", **row, static_offset=np.zeros((1, 5143, 3), np.float32))
+    found = read_tracked(tmp_path / "vhap", "vhap", 25.0)
+    assert np.array_equal(found.select("jaw_pose"), vhap["jaw_pose"]) and np.allclose(found.betas, vhap["shape"])
+    (tmp_path / "emica" / "000005_000" / "jawpose.npy").unlink()
+    with pytest.raises(UserError, match="'jawpose' of one width for each of 12 pictures in .*emica, found 11"):
+        read_tracked(tmp_path / "emica", "emica", 25.0)
+    with pytest.raises(UserError, match="a folder of .npy files per picture, as EMICA writes them, found none"):
+        read_tracked(tmp_path / "vhap", "emica", 25.0)
+    with pytest.raises(UserError, match="found a folder"):
+        read_tracked(tmp_path / "vhap", "deca", 25.0)
+
+
+@pytest.mark.parametrize("name", ["smirk", "emica", "vhap", "deca"])
+def test_no_identity_is_none_and_not_the_average_head(name, tmp_path):
+    made = {key: array for key, array in ready(name, 5).items() if key not in ("shape", "shape_params")}
+    np.savez(tmp_path / "a.npz", **made)
+    assert read_tracked(tmp_path / "a.npz", name, 25.0).betas.shape == (0,)
+
+
+def test_vhap_says_which_flame_it_worked_with(tmp_path):
+    np.savez(tmp_path / "a.npz", **ready("vhap", 5))
+    assert read_tracked(tmp_path / "a.npz", "vhap", 25.0, basis="flame2020").layout.basis == "flame2020"
+    with pytest.raises(UserError, match="motion_basis among flame2020 for `motion: smirk`, found 'flame2023'"):
+        read_tracked(tmp_path / "a.npz", "smirk", 25.0, basis="flame2023")
 
 
 # --------------------------------------------------------------------------------------------------------------- build
@@ -299,11 +361,27 @@ def test_results_of_trackers_become_exchanges(tmp_path):
     assert len(exchange.responder.motion["leye_pose"]) == 0
 
 
+def test_a_folder_of_results_is_done_again_where_one_of_them_changes(tmp_path):
+    write_talk(tmp_path, 8.0)
+    for name in "ab":
+        write_emica_folder(tmp_path / f"{name}-faces", ready("emica", 80))
+    path = manifest(tmp_path, {"motion": ["a-faces", "b-faces"], "motion_fps": 10.0}, motion="emica")
+    build_dataset(path, tmp_path / "out", workers=1)
+    (before,) = ExchangeShards(tmp_path / "out", "train")
+    assert (before.basis, before.tracker) == ("flame2020", "EMICA")
+    np.save(tmp_path / "a-faces" / "000020_000" / "exp.npy", np.full(100, 2.0))  # another size, too
+    build_dataset(path, tmp_path / "out", workers=1)
+    (after,) = ExchangeShards(tmp_path / "out", "train")
+    assert after.previous.motion["expression"].max() > 1.5 > before.previous.motion["expression"].max()
+
+
 @pytest.mark.parametrize(
     ("session", "backends", "message"),
     [({}, {"motion": "smrik"}, "expected a backend for motion among none, preview, smirk"),
      ({}, {"motion": "preview", "mediapipe_python": "/no/python"}, "nothing to run at /no/python"),
-     ({"motion": ["a.npz", "b.npz"]}, {"motion": "none"}, "session one has files of motion")],
+     ({"motion": ["a.npz", "b.npz"]}, {"motion": "none"}, "session one has files of motion"),
+     ({"motion": ["a", "b"]}, {"motion": "deca", "motion_basis": "flame2023"}, "motion_basis among flame2020"),
+     ({}, {"motion_basis": "flame2020"}, "motion_basis is for results of a tracker, found `motion: none`")],
 )  # fmt: skip
 def test_a_wrong_backend_of_motion_is_one_line(session, backends, message, tmp_path, capsys):
     path = manifest(tmp_path, session, **backends)

@@ -38,8 +38,8 @@ _ROWS_AT_ONCE = 64  # that are in memory while a shard is written
 class Exchange:
     """One previous turn and its response. Times in seconds on the exchange's clock unless named otherwise.
 
-    language: BCP 47, "" = not known; turns: all that were found in the record; prosody_encoder, affect_encoder: what
-    made `Person.prosody` and `Person.affect`, "" = nothing did. Scores, NaN = not known: active_speaker_score,
+    language: BCP 47, "" = not known; turns: all that were found in the record; prosody_encoder, affect_encoder,
+    face_affect_encoder: what made these of `Person`, "" = nothing did. Scores, NaN = not known: active_speaker_score,
     sync_lag_ms (sound against lips), reprojection_px (of the tracker), reactivity (predicted from the previous turn
     alone), head_percentile (of the responder's head speed, among the dataset's). keep, reject_reasons: what filters
     say.
@@ -75,6 +75,7 @@ class Exchange:
     turns: list[TurnSpan] = field(default_factory=list)
     prosody_encoder: str = ""
     affect_encoder: str = ""
+    face_affect_encoder: str = ""
     active_speaker_score: float = math.nan
     sync_lag_ms: float = math.nan
     reprojection_px: float = math.nan
@@ -159,7 +160,8 @@ class Exchange:
                        len(person.waveform) / SAMPLING_RATE)  # fmt: skip
 
 
-_OTHERWISE = (*PEOPLE, "responder_name", "turns", "reject_reasons", "affect_encoder")
+_AFFECT = {"affect": "affect_encoder", "face_affect": "face_affect_encoder"}  # columns only where they were asked for
+_OTHERWISE = (*PEOPLE, "responder_name", "turns", "reject_reasons", *_AFFECT.values())
 _PLAIN = [f for f in fields(Exchange) if f.name not in _OTHERWISE]
 _DTYPES = {"str": "string", "float": "float64", "bool": "bool"}
 _FLOAT32 = {"overlap_ratio", "valence", "arousal", "active_speaker_score", "sync_lag_ms", "reprojection_px",
@@ -171,10 +173,10 @@ def group_widths(num_expression: int) -> dict[str, int]:
     return {"expression": num_expression, "eyelids": 2, **dict.fromkeys(POSE_GROUPS, 3)}
 
 
-def exchange_features(num_expression: int, num_prosody: int = 8, num_affect: int | None = None):
+def exchange_features(num_expression: int, num_prosody: int = 8, affect: Mapping[str, int] | None = None):
     """The columns on disk, a `datasets.Features`, for motions with so many expression coefficients.
 
-    num_affect: channels of affect features; None = there are none, and no columns for them.
+    affect: channels of the affect features that there are, by name (affect, face_affect).
     """
     from datasets import Array2D, Features, List, Value
 
@@ -187,8 +189,7 @@ def exchange_features(num_expression: int, num_prosody: int = 8, num_affect: int
     columns["gap_s"] = Value("float64")
     columns["turns"] = List(turn)
     columns["reject_reasons"] = List(Value("string"))
-    if num_affect is not None:
-        columns["affect_encoder"] = Value("string")
+    columns |= {_AFFECT[name]: Value("string") for name in affect or ()}
     for who in PEOPLE:
         columns[f"{who}_audio"] = Value("binary")
         for group, width in group_widths(num_expression).items():
@@ -199,8 +200,7 @@ def exchange_features(num_expression: int, num_prosody: int = 8, num_affect: int
         columns[f"{who}_words"] = List({"word": Value("string"), **timed})
         columns[f"{who}_tags"] = List({"tag": Value("string"), **timed})
         columns[f"{who}_prosody"] = Array2D((None, num_prosody), "float32")
-        if num_affect is not None:
-            columns[f"{who}_affect"] = Array2D((None, num_affect), "float32")
+        columns |= {f"{who}_{name}": Array2D((None, width), "float32") for name, width in (affect or {}).items()}
         for name in ("residual_db", "valid_share", "head_sd_deg", "head_speed_deg_s", "head_range_deg",
                      "head_peak_speed_deg_s"):  # fmt: skip
             single = name in ("residual_db", "valid_share")
@@ -232,8 +232,10 @@ def to_row(exchange: Exchange) -> dict[str, Any]:
         ]
         row[f"{who}_tags"] = [asdict(tag) for tag in person.tags]
         row[f"{who}_prosody"] = np.asarray(person.prosody, np.float32)
-        if exchange.affect_encoder:
-            row["affect_encoder"], row[f"{who}_affect"] = exchange.affect_encoder, np.asarray(person.affect, np.float32)
+        for name, encoder in _AFFECT.items():
+            if getattr(exchange, encoder):
+                row[encoder] = getattr(exchange, encoder)
+                row[f"{who}_{name}"] = np.asarray(getattr(person, name), np.float32)
         row[f"{who}_residual_db"] = person.residual_db
         row[f"{who}_valid_share"] = float(np.mean(person.valid)) if len(person.valid) else math.nan
         head = head_dynamics(person.motion, person.valid, exchange.fps)
@@ -264,19 +266,17 @@ def from_row(row: Mapping[str, Any], audio: bool = True) -> Exchange:
             tags=[SoundTag(**tag) for tag in row.get(f"{who}_tags", ())],
             residual_db=row.get(f"{who}_residual_db", math.nan),
         )
-        prosody = np.asarray(row.get(f"{who}_prosody", ()), np.float32)
-        if prosody.ndim == 2 and len(prosody):
-            people[who].prosody = prosody
-        affect = np.asarray(row.get(f"{who}_affect", ()), np.float32)
-        if affect.ndim == 2 and len(affect):
-            people[who].affect = affect
+        for name in ("prosody", *_AFFECT):
+            features = np.asarray(row.get(f"{who}_{name}", ()), np.float32)
+            if features.ndim == 2 and len(features):
+                setattr(people[who], name, features)
     # where one side has no expressions, its width is the other's
     widths = {who: person.motion["expression"].shape[1] for who, person in people.items()}
     for person in people.values():
         if not len(person.motion["expression"]):
             person.motion["expression"] = np.zeros((0, max(widths.values())), np.float32)
     plain = {f.name: row[f.name] for f in _PLAIN if f.name in row}
-    plain["affect_encoder"] = row.get("affect_encoder", "")
+    plain |= {encoder: row.get(encoder, "") for encoder in _AFFECT.values()}
     plain["turns"] = [TurnSpan(**turn) for turn in row.get("turns", ())]
     plain["reject_reasons"] = list(row.get("reject_reasons", ()))
     return Exchange(responder_name=row["responder"], **plain, **people)
@@ -301,7 +301,8 @@ def write_shard(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) -> i
     try:
         while batch := list(islice(rows, _ROWS_AT_ONCE)):
             first = batch[0]
-            affect = max(first[f"{who}_affect"].shape[1] for who in PEOPLE) if "affect_encoder" in first else None
+            asked = [name for name, encoder in _AFFECT.items() if encoder in first]
+            affect = {name: max(first[f"{who}_{name}"].shape[1] for who in PEOPLE) for name in asked}
             features = exchange_features(first["responder_expression"].shape[1], _prosody_width(first), affect)
             columns = {name: [row[name] for row in batch] for name in features}
             table = Dataset.from_dict(columns, features=features).data.table

@@ -37,8 +37,9 @@ class Person:
     waveform: (S,) float32, 16 kHz, this person's voice alone; (0,) = none exists. motion: group -> (T, width)
     float32; (0, width) where that group was not measured. valid: (T,) bool, a flag per frame. prosody: (T, 8) as
     `diffdyad.prosody` has it; (0, 8) = not computed. affect: (N, C), row n of the 2 s that end 0.2 (n + 1) s after the
-    record's start; (0, 0) = not computed. residual_db: the other's voice in this
-    sound, against this person's, an estimate; NaN = not known.
+    record's start; (0, 0) = not computed. face_affect: (N, C), row n of the picture at 0.2 (n + 1) s, NaN = no
+    face seen; (0, 0) = not computed. residual_db: the other's voice in this sound, against this person's,
+    an estimate; NaN = not known.
     """
 
     waveform: np.ndarray = field(repr=False)
@@ -50,6 +51,7 @@ class Person:
     tags: list[SoundTag] = field(default_factory=list, repr=False)
     prosody: np.ndarray = field(default_factory=lambda: np.zeros((0, 8), np.float32), repr=False)
     affect: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32), repr=False)
+    face_affect: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32), repr=False)
     residual_db: float = math.nan
 
     @property

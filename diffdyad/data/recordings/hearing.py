@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -16,10 +17,13 @@ from diffdyad.data.recordings.steps import StepResult, Steps, file_hash
 from diffdyad.errors import UserError
 from diffdyad.media import SAMPLING_RATE
 
+if TYPE_CHECKING:
+    from diffdyad.data.recordings.separation import Overlaps
+
 ALIKE = 0.95
 """Two channels with a higher correlation are one microphone's."""
 
-_BLEED_SHARE = 0.02
+_EDGE_S = 0.3
 
 
 @dataclass
@@ -28,7 +32,8 @@ class Heard:
 
     layout: "files", "channels" or "mixed"; sound: a channel per person, or the one that both are on; spans: speech of
     each, before pauses are merged; sounds: what else is heard of each and is no speech (laughter, say); levels:
-    (channels, F) dB, every 10 ms; offset_db: by how much the first channel's gain is higher.
+    (channels, F) dB, every 10 ms; offset_db: by how much the first channel's gain is higher;
+    overlaps: both voices taken apart where both speak into one microphone, None = they are not.
     """
 
     layout: str
@@ -40,6 +45,7 @@ class Heard:
     sounds: list[list[Span]] = field(default_factory=lambda: [[], []])
     offset_db: float = 0.0
     notes: list[str] = field(default_factory=list)
+    overlaps: Overlaps | None = None
 
 
 def hear(
@@ -198,14 +204,18 @@ def _rounded(spans: list[list[Span]]) -> list[list[list[float]]]:
 
 def own_voice(heard: Heard, side: int, begin: int, end: int) -> np.ndarray:  # (S,) float32
     """Samples `begin` to `end` of one person's voice alone: the person's channel while the person speaks, with soft
-    edges, and silence elsewhere. With one microphone for both, what was said by both at once is in both."""
+    edges, and silence elsewhere. With one microphone for both, what was said by both at once is in both, unless it was
+    separated."""
     pcm = heard.sound[min(side, len(heard.sound) - 1)]
     first = begin // 160
     mask = spans_mask(((a - first / 100, b - first / 100) for a, b in heard.spans[side]), end // 160 - first + 2)
     gain = np.repeat(mask.astype(np.float32), 160)
     ramp = np.hanning(323)[1:-1].astype(np.float32)  # 20 ms
     gain = np.convolve(gain, ramp / ramp.sum(), mode="same")[begin - first * 160 :][: end - begin]
-    return pcm[begin:end] * gain
+    samples = pcm[begin:end]
+    if heard.overlaps is not None:
+        samples = heard.overlaps.put(samples, side, begin)
+    return samples * gain
 
 
 def residual_db(heard: Heard, side: int, start_s: float, end_s: float) -> float:
@@ -213,7 +223,8 @@ def residual_db(heard: Heard, side: int, start_s: float, end_s: float) -> float:
 
     Where the person speaks alone the level is the person's; while the other speaks alone the person's channel holds the
     other by bleed. That bleed stays wherever both speak at once, and is gated away elsewhere. With one microphone, it
-    is the other's own level. -inf where nothing of the other can be left; NaN where the person does not speak.
+    is the other's own level, or what a separation network leaves of it in the person's stream. -inf where nothing of
+    the other can be left; NaN where the person does not speak.
     """
     levels = heard.levels[min(side, len(heard.sound) - 1)]
     masks = [spans_mask(spans, len(levels)) for spans in heard.spans]
@@ -226,7 +237,12 @@ def residual_db(heard: Heard, side: int, start_s: float, end_s: float) -> float:
     both = (mine & theirs)[window].sum()
     if not both or not (theirs & ~mine).any():
         return float("-inf")
-    bleed = power[theirs & ~mine].mean()
+    alone = theirs & ~mine
+    if heard.overlaps is not None:
+        power = 10 ** (heard.overlaps.levels[side] / 10)
+        near = spans_mask(((start - _EDGE_S, end + _EDGE_S) for start, end in heard.spans[side]), len(levels))
+        alone = alone & ~near if (alone & ~near).any() else alone  # where a voice begins is not known exactly
+    bleed = power[alone].mean()
     return float(10 * np.log10(max(bleed * both, 1e-12) / (own * mine[window].sum())))
 
 

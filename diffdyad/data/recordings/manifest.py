@@ -31,7 +31,7 @@ class Session(_Strict):
     person per channel) or "mixed" (one microphone); left out, it follows from the number of files and channels.
     speakers: names that are the same person wherever they occur; left out, people of this session alone. channels:
     which channel is whose, from 0. offsets_s: what each file's clock is late by, at most an hour either way. motion:
-    results of a tracker, a file per person, motion_fps: their rate (left out: that of the video).
+    results of a tracker, a file (or folder) per person, motion_fps: their rate (left out: that of the video).
     """
 
     id: str | None = None
@@ -72,12 +72,17 @@ class Session(_Strict):
 
 class Backends(_Strict):
     """What does each step, by name: docs/recordings.md. words_model, words_revision: weights for `words: whisper`,
-    tags_model, tags_revision: for `tags: ast`, a folder or a name on the Hub; affect: such a name itself, or "none".
+    tags_model, tags_revision: for `tags: ast`, separation_model, separation_revision: for `separation: asteroid`, a
+    folder or a name on the Hub; affect, face_affect: such a name itself, or "none". motion_basis: of a tracker that can
+    work with several, where it is not the usual one.
     mediapipe_python: an interpreter that has MediaPipe; mediapipe_model: a FaceLandmarker model; left out, the
     environment says (`diffdyad.tracking.landmarker`)."""
 
     activity: str = "silero"
     diarization: str = "resemblyzer"
+    separation: str = "none"
+    separation_model: str | None = None
+    separation_revision: str | None = None
     words: str = "none"
     words_model: str | None = None
     words_revision: str | None = None
@@ -87,7 +92,10 @@ class Backends(_Strict):
     prosody: str = "prosody"
     affect: str = "none"
     affect_revision: str | None = None
+    face_affect: str = "none"
+    face_affect_revision: str | None = None
     motion: str = "none"
+    motion_basis: str | None = None
     mediapipe_python: str | None = None
     mediapipe_model: str | None = None
 
@@ -97,23 +105,27 @@ class Backends(_Strict):
             if getattr(self, key) is not None and getattr(self, backend[0]) != backend[1]:
                 found = getattr(self, backend[0])
                 raise ValueError(f"{key} is for `{backend[0]}: {backend[1]}`, found `{backend[0]}: {found}`")
-        if self.affect_revision is not None and self.affect == "none":
-            raise ValueError("affect_revision is for an encoder's name in `affect`, found `affect: none`")
+        for key in ("affect", "face_affect"):
+            if getattr(self, f"{key}_revision") is not None and getattr(self, key) == "none":
+                raise ValueError(f"{key}_revision is for an encoder's name in `{key}`, found `{key}: none`")
         return self
 
 
 _WEIGHTS_OF = {
+    "separation_model": ("separation", "asteroid"), "separation_revision": ("separation", "asteroid"),
     "words_model": ("words", "whisper"), "words_revision": ("words", "whisper"),
     "tags_model": ("tags", "ast"), "tags_revision": ("tags", "ast"),
 }  # fmt: skip
 """Keys that only one backend takes: the key of that, and its name."""
 
-WEIGHTS = ("words_model", "tags_model", "affect")
+WEIGHTS = ("separation_model", "words_model", "tags_model", "affect", "face_affect")
 """Keys that name weights."""
 
 LATER = {
+    "separation": "none", "separation_model": None, "separation_revision": None,
     "words_model": None, "words_revision": None, "tags": "none", "tags_model": None, "tags_revision": None,
-    "affect": "none", "affect_revision": None,
+    "affect": "none", "affect_revision": None, "face_affect": "none", "face_affect_revision": None,
+    "motion_basis": None,
 }  # fmt: skip
 """Keys that there have not always been, and what they are where nothing is asked for: datasets stay what they were."""
 

@@ -46,8 +46,6 @@ def _whisper(model: str | None, revision: str | None) -> Recogniser:
 
 
 @lru_cache(maxsize=1)
-
-
 def _pocketsphinx() -> Recogniser:
     """English; what it hears is often wrong, whether it hears words at all is the signal."""
     try:
@@ -57,6 +55,8 @@ def _pocketsphinx() -> Recogniser:
     decoder = Decoder(samprate=SAMPLING_RATE, loglevel="FATAL", bestpath=False)
 
     def words(waveform: np.ndarray, language: str) -> list[TimedWord]:
+        if not waveform.any():
+            return []  # digital silence: it would hear in it what the sound before was like
         pcm = np.clip(np.rint(waveform * _gain(waveform) * 32767), -32768, 32767).astype("<i2")
         decoder.start_utt()
         decoder.process_raw(pcm.tobytes(), full_utt=True)

@@ -13,12 +13,14 @@ import numpy as np
 from diffdyad.data.encoded import weights_of
 from diffdyad.data.exchange import Exchange
 from diffdyad.data.importers.recording import Importer, ImportOptions, Item, Recording, Side
-from diffdyad.data.recordings import activity, diarization, recognisers
+from diffdyad.data.recordings import activity, diarization, recognisers, trackers
 from diffdyad.data.recordings.affect import add_affect, load_affect
 from diffdyad.data.recordings.agreement import agreed, voiced
+from diffdyad.data.recordings.face_affect import add_face_affect, load_face_affect
 from diffdyad.data.recordings.features import FEATURES, add_features
 from diffdyad.data.recordings.hearing import Heard, channels_of, hear, own_voice, residual_db, speech_share
 from diffdyad.data.recordings.manifest import LATER, WEIGHTS, Manifest, Session, load_manifest
+from diffdyad.data.recordings.separation import DEFAULT_ASTEROID, SEPARATION, load_separator, separate
 from diffdyad.data.recordings.steps import STEPS, Steps
 from diffdyad.data.recordings.tagging import DEFAULT_AST, TAGS, Tags, find_tags, load_tagger
 from diffdyad.data.recordings.turns import find_turns
@@ -127,10 +129,12 @@ class Recordings(Importer):
         backends = self.manifest.backends
         activity.check_activity(backends.activity)
         self._check_diarization()
-        for what, name, known in (("words", backends.words, WORDS), ("tags", backends.tags, TAGS),
-                                  ("prosody", backends.prosody, FEATURES)):  # fmt: skip
+        for what, name, known in (("separation", backends.separation, SEPARATION), ("words", backends.words, WORDS),
+                                   ("tags", backends.tags, TAGS), ("prosody", backends.prosody, FEATURES)):  # fmt: skip
             if name not in known:
                 raise UserError(f"expected a backend for {what} among {', '.join(known)}, found {name!r}")
+        if backends.separation != "none":
+            load_separator(self.weights(backends.separation_model) or DEFAULT_ASTEROID, backends.separation_revision)
         if backends.words != "none":
             recogniser = recognisers.load(backends.words, self.weights(backends.words_model), backends.words_revision)
             for language in {session.language or self.manifest.language for session in self.manifest.sessions}:
@@ -139,6 +143,8 @@ class Recordings(Importer):
             load_tagger(self.weights(backends.tags_model) or DEFAULT_AST, backends.tags_revision)
         if backends.affect != "none":
             load_affect(self.weights(backends.affect), backends.affect_revision)
+        if backends.face_affect != "none":
+            load_face_affect(self.face_weights, backends.face_affect_revision)
         check_motion(self.manifest)
 
     def _check_diarization(self) -> None:
@@ -168,13 +174,22 @@ class Recordings(Importer):
         """A folder beside the manifest, or else a name as it is: of a folder, or on the Hub."""
         return str(self.path(name)) if name and self.path(name).is_dir() else name
 
+    @property
+    def face_weights(self) -> str | None:
+        name = self.manifest.backends.face_affect
+        return None if name == "none" else self.weights(name)
+
     def path(self, name: str) -> Path:
         return self.source.parent / name
 
     def scan(self) -> Iterator[Item]:
         for session in self.manifest.sessions:
-            files = (*session.files, *(session.motion or ()))
-            yield Item(session.name, files, session.people, session.split, session.name)
+            files = [*session.files]
+            for name in session.motion or ():
+                folder = self.path(name)  # of results, each of its files counts
+                inside = trackers.frame_files(folder, self.manifest.backends.motion) if folder.is_dir() else ()
+                files += [str(Path(name) / file.relative_to(folder)) for file in inside] or [name]
+            yield Item(session.name, tuple(files), session.people, session.split, session.name)
 
     def load(self, item: Item) -> HeardRecording:
         session = next(session for session in self.manifest.sessions if session.name == item.item_id)
@@ -184,13 +199,15 @@ class Recordings(Importer):
         heard = hear(files, steps, session.layout, session.channels, session.offsets_s, backends.activity,
                      backends.diarization)  # fmt: skip
         self._steps += [steps.folder / key for key in heard.keys if key.startswith("media-")]
+        heard = separate(heard, steps, backends.separation, self.weights(backends.separation_model),
+                         backends.separation_revision, backends.activity)  # fmt: skip
         words = find_words(heard, steps, backends.words, session.language or self.manifest.language,
                            self.weights(backends.words_model), backends.words_revision)  # fmt: skip
         tags = find_tags(heard, steps, backends.tags, self.weights(backends.tags_model), backends.tags_revision)
         evidence = agreed(heard, words, tags)
         voices = voiced(heard, evidence)
         seen = see(files, [self.path(name) for name in session.motion or ()], session, backends, steps, heard.spans,
-                   heard.seconds)  # fmt: skip
+                   heard.seconds, self.face_weights)  # fmt: skip
         sides = [
             HeardSide(person, OwnVoice(voices, side), seen.motion[side], words=words.of(side), speech=heard.spans[side],
                       betas=_betas(seen.motion[side]))
@@ -228,6 +245,9 @@ class Recordings(Importer):
                                    for t in tags]  # fmt: skip
             exchange.reprojection_px = reprojection_px(recording.seen, start, end)
             add_features(exchange, backends.prosody)
+            if self.face_weights:
+                faces = {person: recording.seen.faces[side] for person, side in sides.items()}
+                add_face_affect(exchange, faces, self.face_weights, backends.face_affect_revision)
         if backends.affect != "none":
             add_affect(exchanges, recording.steps, heard.keys, self.weights(backends.affect), backends.affect_revision)
 

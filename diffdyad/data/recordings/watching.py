@@ -11,24 +11,26 @@ import numpy as np
 import torch
 
 from diffdyad.data.recordings import trackers
+from diffdyad.data.recordings.face_affect import FaceFeatures, face_affect
 from diffdyad.data.recordings.frames import Span
 from diffdyad.data.recordings.manifest import Backends, Manifest, Session
-from diffdyad.data.recordings.steps import Steps, file_hash
+from diffdyad.data.recordings.steps import StepResult, Steps, file_hash
 from diffdyad.errors import UserError
 from diffdyad.head import HeadModel
 from diffdyad.motion import Motion, MotionLayout
 from diffdyad.tracking.fit import NAME
 from diffdyad.tracking.landmarker import NUM_LANDMARKS, Landmarker
 from diffdyad.tracking.priors import FitSettings
+from diffdyad.tracking.shots import Shots
 from diffdyad.tracking.watch import LONGEST_SIDE, Watch, fit_track
-from diffdyad.video import has_video, video_info
+from diffdyad.video import has_video, read_frames, video_info
 
 FPS = 25.0
 PREVIEW = "preview"
 MOTION = ("none", PREVIEW, *trackers.FORMATS)
 """Backends of `motion`: none, MediaPipe's landmarks with our own fit, or the results of a tracker."""
 
-_FIT_VERSION = "1"
+_FIT_VERSION = _SHOTS_VERSION = "1"
 _STEPS_A_PIXEL = 8  # landmarks lie on the disk in eighths of a pixel
 _ABSENT = np.iinfo(np.int16).min
 
@@ -36,12 +38,13 @@ _ABSENT = np.iinfo(np.int16).min
 @dataclass
 class Seen:
     """motion: of both people on the recording's clock, None = none; error_px: (T,) of each at 25 fps, (0,) = not known;
-    cuts_s: where a video goes over to another shot."""
+    cuts_s: where a video goes over to another shot; faces: affect of both people's faces, None = not looked for."""
 
     motion: list[Motion | None] = field(default_factory=lambda: [None, None])
     error_px: list[np.ndarray] = field(default_factory=lambda: [np.zeros(0)] * 2)
     cuts_s: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    faces: list[FaceFeatures | None] = field(default_factory=lambda: [None, None])
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,10 @@ def kind_of(backends: Backends) -> Kind:
         raise UserError(f"expected a backend for motion among {', '.join(MOTION)}, found {backends.motion!r}")
     if backends.motion in trackers.FORMATS:
         form = trackers.FORMATS[backends.motion]
-        return Kind(form.basis, form.num_expression, form.title, form.neck_folded)
+        basis = trackers.basis_of(backends.motion, backends.motion_basis)
+        return Kind(basis, form.num_expression, form.title, form.neck_folded)
+    if backends.motion_basis:
+        raise UserError(f"motion_basis is for results of a tracker, found `motion: {backends.motion}`")
     layout = MotionLayout.arkit()
     tracker = "" if backends.motion == "none" else f"{NAME} (MediaPipe)"
     return Kind(layout.basis, layout.num_expression, tracker, backends.motion == PREVIEW)
@@ -70,7 +76,7 @@ def check_motion(manifest: Manifest) -> None:
     """Raises UserError where the backend of motion is not known, cannot run, or lacks its files."""
     kind_of(manifest.backends)
     name = manifest.backends.motion
-    if name == PREVIEW:
+    if name == PREVIEW or manifest.backends.face_affect != "none":
         _version(_landmarker(manifest.backends))
     for session in manifest.sessions:
         if session.motion and name not in trackers.FORMATS:
@@ -81,35 +87,34 @@ def check_motion(manifest: Manifest) -> None:
 
 def see(
     files: Sequence[Path], motion_files: Sequence[Path], session: Session, backends: Backends, steps: Steps,
-    spans: Sequence[Sequence[Span]], seconds: float,
+    spans: Sequence[Sequence[Span]], seconds: float, face_weights: str | None = None,
 ) -> Seen:
-    """files: as of `hear`; spans: when each speaks, which tells whose face is whose where one microphone does not.
+    """files: as of `hear`; spans: when each speaks, which tells whose face is whose where one microphone does not;
+    face_weights: of the encoder of faces' affect, None = none is asked for.
 
     Raises UserError for what cannot be read.
     """
     late = session.offsets_s or [0.0] * len(files)
-    if backends.motion in trackers.FORMATS:
-        return _read(files, motion_files, session, backends.motion, late, seconds)
-    if backends.motion != PREVIEW:
-        return Seen()
-    seen, people = Seen(), 2 if len(files) == 1 else 1
+    if backends.motion == PREVIEW:
+        seen = _preview(files, backends, steps, late, seconds, face_weights)
+        if len(files) == 1 and session.layout != "channels" and all(seen.motion) and _are_crossed(seen.motion, spans):
+            for both in (seen.motion, seen.error_px, seen.faces):
+                both.reverse()
+            seen.notes.append("the one on the right speaks first: faces follow their voices")
+        return seen
+    ready = backends.motion in trackers.FORMATS
+    seen = _read(files, motion_files, session, backends, late, seconds) if ready else Seen()
     for number, path in enumerate(files):
         if not has_video(path):
-            seen.notes.append(f"no pictures in {path.name}: no motion of {'both' if people == 2 else 'this person'}")
             continue
-        tracks, cuts = _track(path, people, backends, steps)
-        seen.cuts_s += [frame / FPS + late[number] for frame in cuts]
-        for side, (motion, error) in enumerate(tracks):
-            if motion is None:
-                where = f", {('left', 'right')[side]}" if people == 2 else ""
-                seen.notes.append(f"no face found in {path.name}{where}")
-                continue
-            side = side if people == 2 else number
-            seen.motion[side], seen.error_px[side] = _on_clock(motion, error, late[number], seconds)
-    if people == 2 and session.layout != "channels" and all(seen.motion) and _are_crossed(seen.motion, spans):
-        seen.motion.reverse()
-        seen.error_px.reverse()
-        seen.notes.append("the one on the right speaks first: faces follow their voices")
+        seen.cuts_s += [frame / FPS + late[number] for frame in _cuts(path, steps, seen)]
+        if face_weights and len(files) == 1 and session.layout != "channels":
+            seen.notes.append("no face_affect: whose face is whose is known with `motion: preview`, `layout: channels` "
+                              "or a file per person")  # fmt: skip
+        elif face_weights:
+            faces = _faces(path, 3 - len(files), backends, steps)
+            for side, features in enumerate(_affect_of(path, faces, backends, steps, face_weights)):
+                seen.faces[number + side] = FaceFeatures(features, late[number])
     return seen
 
 
@@ -137,8 +142,41 @@ def _clay() -> HeadModel:
     return HeadModel.clay()
 
 
-def _track(path: Path, people: int, backends: Backends, steps: Steps) -> tuple[list[tuple], list[int]]:
-    """(motion, error) of each person of a file, and the frames that begin a shot."""
+def _preview(
+    files: Sequence[Path], backends: Backends, steps: Steps, late: Sequence[float], seconds: float,
+    face_weights: str | None,
+) -> Seen:
+    """Of a file per person, or of a split screen: left and right."""
+    seen, people = Seen(), 2 if len(files) == 1 else 1
+    for number, path in enumerate(files):
+        if not has_video(path):
+            seen.notes.append(f"no pictures in {path.name}: no motion of {'both' if people == 2 else 'this person'}")
+            continue
+        faces = _faces(path, people, backends, steps)
+        seen.cuts_s += [frame / FPS + late[number] for frame in faces.step.values["cuts"]]
+        for side, (motion, error) in enumerate(_track(faces, people, steps)):
+            if motion is None:
+                where = f", {('left', 'right')[side]}" if people == 2 else ""
+                seen.notes.append(f"no face found in {path.name}{where}")
+                continue
+            side = side if people == 2 else number
+            seen.motion[side], seen.error_px[side] = _on_clock(motion, error, late[number], seconds)
+        if face_weights:
+            for side, features in enumerate(_affect_of(path, faces, backends, steps, face_weights)):
+                seen.faces[number + side] = FaceFeatures(features, late[number])
+    return seen
+
+
+@dataclass(frozen=True)
+class _Faces:
+    """stored: (frames, people, 478, 3) on the disk."""
+
+    step: StepResult
+    stored: np.ndarray
+
+
+def _faces(path: Path, people: int, backends: Backends, steps: Steps) -> _Faces:
+    """Landmarks of each person of a file, and the frames that begin a shot (`cuts` of the step)."""
     landmarker = _landmarker(backends)
 
     def find(folder: Path) -> dict:
@@ -156,7 +194,36 @@ def _track(path: Path, people: int, backends: Backends, steps: Steps) -> tuple[l
         settings["model_hash"] = file_hash(Path(landmarker.model))
     found = steps.run("faces", "mediapipe", _version(landmarker), settings, [file_hash(path)], find)
     shape = (found.values["frames"], people, NUM_LANDMARKS, 3)
-    stored = np.memmap(found.folder / "landmarks.bin", "<i2", "r", shape=shape)
+    return _Faces(found, np.memmap(found.folder / "landmarks.bin", "<i2", "r", shape=shape))
+
+
+def _cuts(path: Path, steps: Steps, seen: Seen) -> list[int]:
+    """The frames that begin a shot, of a file whose faces are not looked for: the same as `_faces` finds."""
+
+    def find(_) -> dict:
+        shots = Shots()
+        for frame in read_frames(path, FPS, video_info(path).fitted(LONGEST_SIDE)):
+            shots.add(frame)
+        return {"cuts": shots.cuts()}
+
+    try:
+        settings = {"fps": FPS, "longest_side": LONGEST_SIDE}
+        return steps.run("shots", "colours", _SHOTS_VERSION, settings, [file_hash(path)], find).values["cuts"]
+    except UserError as error:  # its sound can be heard: no reason to do without
+        seen.notes.append(f"cuts are not known: {error}")
+        return []
+
+
+def _affect_of(path: Path, faces: _Faces, backends: Backends, steps: Steps, weights: str) -> list[np.ndarray]:
+    people = faces.stored.shape[1]
+    landmarks = _Landmarks(faces.stored, slice(0, people))
+    return face_affect(path, landmarks, tuple(faces.step.values["size"]), FPS, steps, faces.step, weights,
+                       backends.face_affect_revision)  # fmt: skip
+
+
+def _track(faces: _Faces, people: int, steps: Steps) -> list[tuple]:
+    """(motion, error) of each person of a file."""
+    found, stored = faces.step, faces.stored
 
     def fit(folder: Path) -> dict:
         for side in range(people):
@@ -178,13 +245,14 @@ def _track(path: Path, people: int, backends: Backends, steps: Steps) -> tuple[l
         with np.load(file) as arrays:
             values, betas, valid = (torch.from_numpy(arrays[name]) for name in ("values", "betas", "valid"))
             tracks.append((Motion(values, MotionLayout.arkit(), FPS, betas, valid, True), arrays["error_px"]))
-    return tracks, found.values["cuts"]
+    return tracks
 
 
 class _Landmarks:
-    """One person's landmarks on the disk, (T, 478, 3) pixels; slices and selections of frames are arrays."""
+    """One person's landmarks on the disk, (T, 478, 3) pixels; slices and selections of frames are arrays. side: a
+    number, or a slice for all: (T, people, 478, 3)."""
 
-    def __init__(self, stored: np.ndarray, side: int):
+    def __init__(self, stored: np.ndarray, side: int | slice):
         self.stored, self.side = stored, side
 
     def __len__(self) -> int:
@@ -224,10 +292,10 @@ def _are_crossed(motion: Sequence[Motion], spans: Sequence[Sequence[Span]]) -> b
 
 
 def _read(
-    files: Sequence[Path], motion_files: Sequence[Path], session: Session, name: str, late: Sequence[float],
+    files: Sequence[Path], motion_files: Sequence[Path], session: Session, backends: Backends, late: Sequence[float],
     seconds: float,
 ) -> Seen:
-    seen = Seen()
+    seen, name = Seen(), backends.motion
     if not motion_files:
         seen.notes.append(f"no files of motion: expected those of {trackers.FORMATS[name].title}")
     for side, path in enumerate(motion_files):
@@ -236,6 +304,6 @@ def _read(
         if not fps and name != "motion":
             raise UserError(f"{path} does not state its rate and {source.name} has no pictures: expected motion_fps in "
                             "the manifest's session, found none")  # fmt: skip
-        motion = trackers.read_tracked(path, name, fps, seconds - shift).resample(FPS)
+        motion = trackers.read_tracked(path, name, fps, seconds - shift, backends.motion_basis).resample(FPS)
         seen.motion[side], _ = _on_clock(motion, np.zeros(0), shift, seconds)
     return seen
