@@ -31,6 +31,9 @@ from diffdyad.windows import Window, join, windows
 
 STARTS = ("none", "neutral", "smile", "listen")
 
+_OF_FEELINGS = ("mouthSmile", "mouthFrown", "mouthDimple", "cheek", "nose")
+"""What lips that shut leave alone: a reaction shows there, too, and speech alone does not know it."""
+
 _SMILE = {"mouthSmileLeft": 0.5, "mouthSmileRight": 0.5, "cheekSquintLeft": 0.25, "cheekSquintRight": 0.25,
           "mouthDimpleLeft": 0.1, "mouthDimpleRight": 0.1}  # fmt: skip
 
@@ -273,9 +276,15 @@ class DyadPipeline(DiffusionPipeline):
         self.statistics.check(style, "the style motion")
         return style_features(self.statistics.standardise(style.resample(self.fps).values))
 
-    def _lip_directions(self) -> Tensor | None:
-        """Directions of standardised motion that open the lips, (R, D), where the checkpoint knows them."""
-        jacobian = self.statistics.aperture_jacobian
+    def _lip_directions(self, without: Sequence[str] = ()) -> Tensor | None:
+        """Directions of standardised motion that open the lips, (R, D), where the checkpoint knows them.
+
+        without: beginnings of the names of expressions that these directions leave alone.
+        """
+        jacobian = self.statistics.aperture_jacobian.clone()
+        for channel, name in enumerate(self.layout.expression_names or ()):
+            if name.startswith(tuple(without)):
+                jacobian[:, channel] = 0
         return aperture_basis(jacobian, self.statistics.std) if jacobian.any() else None
 
     # --------------------------------------------------------------------------------------- sampling
@@ -358,7 +367,7 @@ class DyadPipeline(DiffusionPipeline):
         timeline: Timeline,
     ) -> Closure | None:
         """Where this window's speech shuts the lips; None where it is not heard, or the lips are not known."""
-        basis = self._lip_directions() if self.config.closing_mm > 0 else None
+        basis = self._lip_directions(_OF_FEELINGS) if self.config.closing_mm > 0 else None
         if basis is None or list(turns)[-1] == "none":
             return None
         expected = encoded.speech.forecast[-num_samples:].float()
