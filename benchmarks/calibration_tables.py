@@ -129,7 +129,8 @@ def told_share(corpus: Path, cache: Path, plant: Plant, pipeline: DyadPipeline, 
     cues = _cues(corpus, plant)
     learnt = np.stack([turn_features(pipeline, pair.features) for pair in pairs])
     wanted = np.stack([_sides(cues[pair.features.exchange_id]) for pair in pairs])
-    half = np.array([_number(pair.people) for pair in pairs]) % 2 == 0
+    everybody = sorted({pair.people for pair in pairs}, key=sorted)
+    half = np.array([everybody.index(pair.people) % 2 == 0 for pair in pairs])
     errors = [np.square(_ridge(learnt[half], wanted[half], learnt[~half], penalty) - wanted[~half]).sum()
               for penalty in _PENALTIES]  # fmt: skip
     asked = np.stack([turn_features(pipeline, item.features) for item in items])
@@ -142,15 +143,18 @@ def told_share(corpus: Path, cache: Path, plant: Plant, pipeline: DyadPipeline, 
 
 
 def turn_features(pipeline: DyadPipeline, features) -> np.ndarray:
-    """Means of every modality over quarters of the turn, deviations, and the sentence."""
-    turn = pipeline.context_encoder.standardise(features.turn)
-    parts = []
-    for name, cells in sorted(turn.features.items()):
+    """Means of every modality over quarters of the turn, deviations, and the sentence; zeros for what is not there."""
+    turn, parts = pipeline.context_encoder.standardise(features.turn), []
+    widths = dict(pipeline.context_encoder.config.widths)
+    for name, width in sorted(widths.items()):
+        cells = turn.features.get(name)
+        if cells is None or len(cells) < 4:
+            parts.append(np.zeros(5 * width))
+            continue
         values = np.where(turn.valid[name][:, None], cells.float().numpy(), 0.0)
-        parts += [quarter.mean(0) if len(quarter) else np.zeros(values.shape[1])
-                  for quarter in np.array_split(values, 4)] + [values.std(0)]  # fmt: skip
-    if turn.sentence is not None:
-        parts.append(turn.sentence.float().numpy())
+        parts += [quarter.mean(0) for quarter in np.array_split(values, 4)] + [values.std(0)]
+    if "text" in widths:
+        parts.append(np.zeros(widths["text"]) if turn.sentence is None else turn.sentence.float().numpy())
     return np.concatenate(parts)
 
 
@@ -165,10 +169,6 @@ def _cues(corpus: Path, plant: Plant) -> dict[str, float]:
 
 def _sides(cue: float) -> np.ndarray:
     return np.array([cue > 0, cue < 0], float)
-
-
-def _number(people: frozenset[str]) -> int:
-    return sum(map(ord, "".join(sorted(people))))
 
 
 def _ridge(x: np.ndarray, y: np.ndarray, asked: np.ndarray, penalty: float) -> np.ndarray:
