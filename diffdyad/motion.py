@@ -223,6 +223,15 @@ class MotionStats(ModelMixin, ConfigMixin):
         """The inverse of `standardise`."""
         return standardised.float() * self.std + self.mean
 
+    def lip_opening_mm(self, motion: Tensor) -> Tensor:
+        """Opening of the inner lips, mean over places along them, of standardised motion (..., T, D) -> (..., T).
+
+        Linear: of an open mouth, where a little more of a channel opens it by `aperture_jacobian`. Zeros where the
+        checkpoint does not know.
+        """
+        raw = self.restore(motion.to(self.mean.device))
+        return (1000 * raw @ self.aperture_jacobian[:APERTURE_PLACES].mean(0)).to(motion.device)
+
     def check(self, motion: Motion, where: str) -> None:
         """Raises a UserError that names both sides where the motion is of another basis, layout or rate."""
         if motion.layout != self.layout:

@@ -24,7 +24,7 @@ from diffdyad.denoiser import EncodedConditions, MotionDenoiser
 from diffdyad.errors import UserError
 from diffdyad.guidance import ArticulationGuard, Closure, Guidance, aperture_basis, presence
 from diffdyad.knob import read_knob
-from diffdyad.motion import APERTURE_PLACES, Motion, MotionLayout, MotionStats
+from diffdyad.motion import Motion, MotionLayout, MotionStats
 from diffdyad.timeline import Timeline
 from diffdyad.traces import quiet_diffusers, without_origin
 from diffdyad.windows import Window, join, windows
@@ -371,13 +371,9 @@ class DyadPipeline(DiffusionPipeline):
         if basis is None or list(turns)[-1] == "none":
             return None
         expected = encoded.speech.forecast[-num_samples:].float()
-        stats = self.statistics
-        raw = stats.restore(expected.to(stats.mean.device))
-        opening = 1000 * raw @ stats.aperture_jacobian[:APERTURE_PLACES].mean(0)
-        answers = torch.arange(window.start, window.start + window.length) >= timeline.num_lead
-        device = expected.device
-        return Closure.of(basis.to(device), expected, opening.to(device), self.config.closing_mm,
-                          answers.float().to(device))  # fmt: skip
+        answers = torch.arange(window.start, window.start + window.length, device=expected.device) >= timeline.num_lead
+        opening = self.statistics.lip_opening_mm(expected)
+        return Closure.of(basis.to(expected.device), expected, opening, self.config.closing_mm, answers.float())
 
     def _turns(self, scales: Guidance, context: Context | None, others: list[Context]) -> dict[str, list[Context]]:
         """The previous turns that each branch is evaluated with."""
