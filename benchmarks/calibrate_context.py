@@ -66,7 +66,8 @@ def work(arguments: argparse.Namespace, hours: float, plants: Sequence[Plant], s
         model, report = arguments.out / "runs" / name, arguments.out / "reports" / name
         if not (model / "pipeline" / "model_index.json").exists():
             _python(threads, ROOT / "train.py", "--config", arguments.config, f"data.dataset={corpus}",
-                    f"data.workers={threads}", f"output={model}", f"training.seed={seed}")  # fmt: skip
+                    f"data.workers={threads}", f"output={model}", f"training.seed={seed}",
+                    f"data.permute_turns={str(plant.channel == 'placebo').lower()}")  # fmt: skip
         if not (report / "report.json").exists():
             _run(threads, "context", corpus, "--model", model / "pipeline", "--out", report, "--verdict-only",
                  "--seed", seed, "--workers", threads)  # fmt: skip

@@ -24,7 +24,7 @@ from diffdyad.evaluation.effect.answers import Answers, Ask
 from diffdyad.evaluation.effect.bleed import without_bleed
 from diffdyad.evaluation.effect.conditions import NEAR, NULL, TRUE, mixed, scrambled
 from diffdyad.evaluation.effect.dose import Dose, largest_usable
-from diffdyad.evaluation.effect.planted import DOWN, UP, amplitude, permuted, with_reaction
+from diffdyad.evaluation.effect.planted import DOWN, UP, amplitude, with_reaction
 from diffdyad.evaluation.effect.reading import cut_at_onset
 from diffdyad.evaluation.effect.where import half_life_s
 from diffdyad.judging import context
@@ -367,13 +367,6 @@ def test_a_planted_cue_moves_the_upper_face_of_the_answer_alone():
     assert np.array_equal(plain.previous.motion["expression"], moved.previous.motion["expression"])
     both = with_reaction(plain, -1.0, 0.1, session=True)
     assert not np.array_equal(plain.previous.motion["expression"], both.previous.motion["expression"])
-
-
-def test_permuted_turns_end_where_the_own_ones_did():
-    given = [exchange(0, k, gap_s=0.2 + 0.1 * k) for k in range(4)]
-    for own, made in zip(given, permuted(given, np.random.default_rng(1))):
-        made.check()
-        assert made.previous_end_s == own.previous_end_s and made.responder is own.responder
 
 
 def test_the_near_swap_is_in_the_gallery_of_a_long_session():

@@ -6,7 +6,6 @@ seconds. Its size is stated as the partial R2 of the expression given the own au
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -121,11 +120,11 @@ def with_reaction(exchange: Exchange, cue: float, size: float, session: bool = F
 def plant_corpus(source: str | Path, out: str | Path, plant: Plant, size: float, seed: int = 0) -> Path:
     """Writes the corpus `source` with a planted effect of amplitude `size` to `out`, shard by shard.
 
-    placebo: in training, every answer is given the previous turn of another exchange; the truth tested stays.
+    placebo: planted as affect is; its model is to be trained with `data.permute_turns`.
     """
     source, out = Path(source), Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    hears = plant.channel in ("timing", "placebo")  # else sound is passed on as it is
+    hears, sounds = plant.channel == "timing", [f"{who}_audio" for who in PEOPLE]  # which are passed on as they are
     for split in SPLITS:
         shards = ExchangeShards(source, split, audio=hears)
         for number, path in enumerate(shards.paths):
@@ -133,51 +132,15 @@ def plant_corpus(source: str | Path, out: str | Path, plant: Plant, size: float,
             if target.exists():
                 continue
             members = [k for k, (shard, _, _) in enumerate(shards._where) if shard == number]
-            rows = [to_row(made) for made in _planted([shards[k] for k in members], plant, size, split, seed)]
-            if plant.channel != "placebo":
-                rows = [row | shards.row(k, [f"{who}_audio" for who in PEOPLE]) for k, row in zip(members, rows)]
+            rows = []
+            for k in members:
+                exchange, is_mood = shards[k], plant.channel == "confounded"
+                made = with_reaction(exchange, cue_of(exchange, plant, seed), size, session=is_mood)
+                rows.append(to_row(made) | shards.row(k, sounds))
             write_shard(target, rows)
     return out
-
-
-def _planted(exchanges: Sequence[Exchange], plant: Plant, size: float, split: str, seed: int) -> list[Exchange]:
-    made = [with_reaction(x, cue_of(x, plant, seed), size, session=plant.channel == "confounded") for x in exchanges]
-    if plant.channel == "placebo" and split != "test":
-        return permuted(made, np.random.default_rng([seed, len(made)]))
-    return made
 
 
 def mood_of(session: str, seed: int) -> float:
     """-1 or 1, by the session's name."""
     return float(np.random.default_rng([seed, *session.encode()]).choice([-1.0, 1.0]))
-
-
-def permuted(exchanges: Sequence[Exchange], generator: np.random.Generator) -> list[Exchange]:
-    """Every answer after another's turn: turns are exchanged among records, cut or padded in front to fit."""
-    order, made = generator.permutation(len(exchanges)), []
-    for exchange, other in zip(exchanges, order):
-        donor = exchanges[other]
-        shift = exchange.previous_end_s - donor.previous_end_s
-        frames = exchange.previous.num_frames
-        end = round((exchange.previous_end_s - exchange.start_s) * exchange.fps)
-        donor_end = round((donor.previous_end_s - donor.start_s) * donor.fps)
-        motion = {name: _moved(values, donor_end, end, frames) for name, values in donor.previous.motion.items()}
-        wave = _moved(donor.previous.waveform, round(donor_end * SAMPLING_RATE / donor.fps),
-                      round(end * SAMPLING_RATE / exchange.fps), len(exchange.previous.waveform))  # fmt: skip
-        words = [replace(word, start_s=word.start_s + shift, end_s=word.end_s + shift) for word in donor.previous.words]
-        valid = _moved(donor.previous.valid, donor_end, end, frames)
-        previous = replace(donor.previous, motion=motion, waveform=wave, words=words, valid=valid)
-        made.append(replace(exchange, previous=previous))
-    return made
-
-
-def _moved(values: np.ndarray, own_end: int, end: int, length: int) -> np.ndarray:
-    """An array whose entry `own_end` comes to lie at `end`, `length` long, blank where nothing is."""
-    if not len(values):
-        return values
-    result = np.zeros((length, *values.shape[1:]), values.dtype)
-    first = max(0, end - own_end)
-    count = min(length - first, len(values) - (own_end - end + first))
-    begin = own_end - end + first
-    result[first : first + count] = values[begin : begin + count]
-    return result
