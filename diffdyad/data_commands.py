@@ -208,7 +208,11 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", required=True, help="folder for the exchanges (no default)")
     parser.add_argument("--basis", metavar="NAME", help="of FLAME expressions (default: the importer's own)")
     parser.add_argument("--fps", metavar="HZ", type=number, help="the motion's rate, where the dataset does not "
-                        "state it (default: not given)")
+                        "state it (default: not given; of --tracked, the video's)")
+    parser.add_argument("--tracker", metavar="NAME", help="for datasets of videos (react, vico, seamless): preview "
+                        "(MediaPipe and our own fit), or smirk, emica, vhap, deca, motion (default: none)")
+    parser.add_argument("--tracked", metavar="DIR", help="what that tracker made of the videos, named like these "
+                        "(default: not given)")
     parser.add_argument("--swapped", metavar="fix|keep|drop", default="fix", help="what to do where the two voices "
                         "are exchanged (default: %(default)s)")
     parser.add_argument("--split", metavar="source|people", default="source", help="the dataset's own split, or one "
@@ -226,7 +230,8 @@ def _import(arguments: argparse.Namespace) -> None:
     from diffdyad.data.importers.corpus import import_dataset
     from diffdyad.data.importers.recording import ImportOptions
 
-    options = ImportOptions(arguments.basis, arguments.fps, arguments.swapped, arguments.split, arguments.limit)
+    options = ImportOptions(arguments.basis, arguments.fps, arguments.swapped, arguments.split, arguments.limit,
+                            arguments.tracker, arguments.tracked)  # fmt: skip
     report = import_dataset(
         arguments.name, arguments.source, arguments.out, options, arguments.workers, progress=sys.stderr.isatty()
     )

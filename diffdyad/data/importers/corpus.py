@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,18 @@ from diffdyad.data.exchange import SPLITS, shard_name, to_row, write_shard
 from diffdyad.data.files import sweep
 from diffdyad.data.filtering import CARD, Tally, judge_files, settle
 from diffdyad.data.filters import Filters
-from diffdyad.data.importers import importer_of
+from diffdyad.data.importers import importer_of, tracked
 from diffdyad.data.importers.cutting import Session, cut, session_name
-from diffdyad.data.importers.jobs import JOURNAL, Job, contents_of, drop_damaged, is_stale, sizes_of, split_work
+from diffdyad.data.importers.jobs import (
+    JOURNAL,
+    Job,
+    contents_of,
+    drop_damaged,
+    is_stale,
+    paths_of,
+    sizes_of,
+    split_work,
+)
 from diffdyad.data.importers.recording import Importer, ImportOptions, Item
 from diffdyad.data.importers.report import ImportReport, card, collect
 from diffdyad.data.importers.splits import assign
@@ -71,7 +80,7 @@ def import_dataset(
     and where not a single recording gave an exchange.
     """
     options = options or ImportOptions()
-    importer = importer_of(name)(Path(source_dir), options)
+    importer = _open(name, source_dir, options)
     _check(importer, options)
     importer.check_source()
     items = sorted(importer.scan(), key=lambda item: item.item_id)
@@ -87,7 +96,7 @@ def import_dataset(
     splits = assign(items, own=options.split == "source")
     out = Path(out_dir)
     settings = {
-        "importer": name, "version": [VERSION, importer.version], "options": {**asdict(options), "limit": None},
+        "importer": name, "version": [VERSION, importer.version], "options": options.identity(),
         "recordings": len(items), "plan": _plan_hash(items, splits.of), **importer.settings(),
     }  # fmt: skip
     jobs = split_work(importer, items, splits.of)
@@ -133,6 +142,12 @@ def import_dataset(
     return report
 
 
+def _open(name: str, source: str | os.PathLike, options: ImportOptions) -> Importer:
+    importer = importer_of(name)(Path(source), options)
+    tracked.adopt(importer)
+    return importer
+
+
 def _as_marker(settings: dict[str, Any]) -> str:
     return json.dumps(settings, indent=2, sort_keys=True) + "\n"
 
@@ -151,7 +166,7 @@ def _check(importer: Importer, options: ImportOptions) -> None:
         if value not in allowed:
             named = ", ".join(str(choice) for choice in allowed if choice is not None) or importer.basis
             raise UserError(f"expected {what} among {named}, found {value!r}")
-    if options.fps is not None and not importer.takes_fps:
+    if options.fps is not None and not importer.takes_fps and options.tracked is None:
         raise UserError(f"the rate of {importer.title} is its own: expected no --fps, found {options.fps:g}")
     if options.fps is not None and not 1 <= options.fps <= 240:
         raise UserError(f"expected a rate from 1 to 240 fps, found {options.fps!r}")
@@ -166,7 +181,7 @@ def _plan_hash(items: list[Item], splits: dict[str, str]) -> str:
 
 
 def _config_hash(name: str, importer: Importer, options: ImportOptions) -> str:
-    what = [name, VERSION, importer.version, {**asdict(options), "limit": None}, importer.settings()]
+    what = [name, VERSION, importer.version, options.identity(), importer.settings()]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -235,7 +250,7 @@ def _run(
 
 def _do(job: Job, name: str, source: str, options: ImportOptions, out_dir: str) -> int:
     """Writes one job's rows and then its journal, whose existence says that both are whole."""
-    importer, out = importer_of(name)(Path(source), options), Path(out_dir)
+    importer, out = _open(name, source, options), Path(out_dir)
     importer.steps_folder = out / STEPS
     config_hash = _config_hash(name, importer, options)
     sessions, failed, tally = [], {}, Tally(Filters())
@@ -245,6 +260,7 @@ def _do(job: Job, name: str, source: str, options: ImportOptions, out_dir: str) 
         for item in job.items:
             try:
                 recording = importer.load(item)
+                tracked.attach(importer, item, recording)
                 session = cut(recording, item, importer, job.split, config_hash)
                 for exchange in session.exchanges:
                     exchange.check()  # none of a recording is written where one of its exchanges is wrong
@@ -278,7 +294,7 @@ def _line(item: Item, importer: Importer, session: Session, split: str) -> dict[
         "recording": item.item_id, "session_id": session.session_id, "split": split, "people": list(item.people),
         "seconds": round(session.duration_s, 3), "exchanges": len(session.exchanges),
         "hours": sum(e.end_s - e.start_s for e in session.exchanges) / 3600,
-        "files": {name: _file_hash(importer.path(name)) for name in item.files if importer.path(name).is_file()},
+        "files": {name: _file_hash(path) for name, path in paths_of(item, importer).items() if path.is_file()},
     }  # fmt: skip
     if session.head_offset:
         line["head_offset"] = session.head_offset

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffdyad.data.exchange import SPLITS
+from diffdyad.data.importers import tracked
 from diffdyad.data.importers.recording import Importer, Item
 from diffdyad.data.recordings.steps import file_hash
 
@@ -37,8 +38,13 @@ def split_work(importer: Importer, items: list[Item], splits: dict[str, str]) ->
     return jobs
 
 
+def paths_of(item: Item, importer: Importer) -> dict[str, Path]:
+    """All files of a recording: the source's, and what a tracker has made of its videos."""
+    return {name: importer.path(name) for name in item.files} | tracked.results(importer, item)
+
+
 def _paths(job: Job, importer: Importer) -> dict[str, Path]:
-    return {name: importer.path(name) for item in job.items for name in item.files}
+    return {name: path for item in job.items for name, path in paths_of(item, importer).items()}
 
 
 def sizes_of(job: Job, importer: Importer) -> dict[str, int]:

@@ -32,11 +32,17 @@ class REACT(Importer):
     license = "see the challenge's own terms"
     num_expression = 50
     items_per_shard = 32
+    has_videos = True
     expects = f"{_FACES}/ and {_SOUNDS}/ with <site>/<session>/<role>/<clip>, in the folder or in train/, val/, test/"
 
     def notes(self) -> list[str]:
+        if self.options.tracker:
+            return ["FaceVerse's rotation and expressions give way to the tracker's; these are kept in foreign/"]
         return ["FaceVerse expressions are kept apart in foreign/; exchanges have the head's rotation, and no face "
-                "until the videos in to_track.jsonl are tracked"]  # fmt: skip
+                "until the videos in to_track.jsonl are tracked (--tracker)"]  # fmt: skip
+
+    def videos(self, item: Item) -> tuple[str, ...]:
+        return tuple(npy.replace(_FACES, _VIDEOS, 1).removesuffix(".npy") + ".mp4" for npy in item.files[::2])
 
     def scan(self) -> Iterator[Item]:
         for folder in [name for name in _SPLITS if (self.source / name).is_dir()] or ["."]:
@@ -65,7 +71,7 @@ class REACT(Importer):
         if len(item.people) != 2:
             raise UserError(f"expected two people in {item.item_id}, found {', '.join(item.people)}")
         sides, lengths = [], []
-        for person, npy, wav in zip(item.people, item.files[::2], item.files[1::2]):
+        for person, npy, wav, video in zip(item.people, item.files[::2], item.files[1::2], self.videos(item)):
             where = self.path(npy)
             array = checks.read_npy(where)
             if array.ndim == 3 and array.shape[1] == 1:
@@ -79,7 +85,6 @@ class REACT(Importer):
             )
             foreign = {"expression": array[:, :52], "rotation": array[:, 52:55], "translation": array[:, 55:],
                        "basis": np.array("faceverse"), "fps": np.float64(FPS)}  # fmt: skip
-            video = npy.replace(_FACES, _VIDEOS, 1).removesuffix(".npy") + ".mp4"
             there = self.path(video).is_file()
             sides.append(Side(person, waveform, motion, video=video if there else "", foreign=foreign))
             lengths.append(len(array))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -86,7 +86,8 @@ class ImportOptions:
     basis: of FLAME expressions, instead of the importer's own; fps: the motion's rate, where the source does not
     state it; swapped: what is done where the sides' voices are exchanged ("fix", "keep" or "drop"); split: "source"
     (its own, where it has one) or "people" (by the connected components of the speaker graph); limit: at most so
-    many recordings, for a first look.
+    many recordings, for a first look. tracker, tracked: what has made motion of the videos of a source that has
+    nothing else (`tracked.TRACKERS`), and the folder with its results, named like the videos; fps is then theirs.
     """
 
     basis: str | None = None
@@ -94,6 +95,14 @@ class ImportOptions:
     swapped: str = "fix"
     split: str = "source"
     limit: int | None = None
+    tracker: str | None = None
+    tracked: str | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """What the result depends on: neither how much of it is made, nor where a tracker's results lie."""
+        what = {**asdict(self), "limit": None}
+        del what["tracked"]
+        return what if self.tracker else {key: value for key, value in what.items() if key != "tracker"}
 
 
 class Importer:
@@ -113,6 +122,7 @@ class Importer:
     num_expression: ClassVar[int] = 50
     neck_folded: ClassVar[bool] = True
     takes_fps: ClassVar[bool] = False
+    has_videos: ClassVar[bool] = False  # its faces are to be tracked
     items_per_shard: ClassVar[int] = 64
     expects: ClassVar[str]
     version: ClassVar[int] = 1
@@ -144,6 +154,10 @@ class Importer:
     def load(self, item: Item) -> Recording:
         """Reads one recording. Raises UserError that names the file, what was expected and what was found."""
         raise NotImplementedError
+
+    def videos(self, item: Item) -> tuple[str, ...]:
+        """Files with the faces of a recording's sides, relative to the source, where it `has_videos`."""
+        return ()
 
     def complete(self, recording: Recording, exchanges: list[Exchange]) -> None:
         """Adds to the exchanges of a recording what only this source knows."""

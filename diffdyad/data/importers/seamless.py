@@ -22,16 +22,23 @@ class Seamless(Importer):
     """`V##_S####_I########_P####.{wav,mp4,json}` anywhere in the folder; sides of one V, S, I belong together.
 
     wav 48 kHz; json `metadata:transcript` (words with times) and `metadata:vad`. Its face features are not FLAME: the
-    exchanges have sound, words and turns, and no motion until the videos in to_track.jsonl are tracked. Folders called
-    train, dev and test are its own splits.
+    exchanges have sound, words and turns, and motion where a tracker has seen the videos. Folders called train, dev and
+    test are its own splits.
     """
 
     name, title, license = "seamless", "Seamless Interaction", "CC-BY-NC-4.0"
     items_per_shard = 8
+    has_videos = True
     expects = "V##_S####_I########_P####.wav and .json of two people"
 
     def notes(self) -> list[str]:
-        return ["face features of the source are not taken over: the videos in to_track.jsonl are to be tracked"]
+        if self.options.tracker:
+            return []
+        return ["face features of the source are not taken over: the videos in to_track.jsonl are to be tracked "
+                "(--tracker)"]  # fmt: skip
+
+    def videos(self, item: Item) -> tuple[str, ...]:
+        return tuple(f"{stem}.mp4" for stem in item.about["stems"])
 
     def scan(self) -> Iterator[Item]:
         sides: dict[str, dict[str, str]] = defaultdict(dict)

@@ -17,16 +17,22 @@ _SPLITS = {"train": "train", "val": "validation", "valid": "validation", "test":
 class ViCo(Importer):
     """`uuid.speaker.mp4`, `uuid.listener.mp4`, `uuid.wav` anywhere in the folder, and a csv with a column `uuid`.
 
-    Its BFM coefficients are not FLAME: the exchanges have the speaker's sound, and no motion until the videos in
-    to_track.jsonl are tracked. People are known where the csv has speaker_id and listener_id.
+    Its BFM coefficients are not FLAME: the exchanges have the speaker's sound, and motion where a tracker
+    has seen the videos. People are known where the csv has speaker_id and listener_id.
     """
 
     name, title = "vico", "ViCo"
     license = "see the dataset's own page"
+    has_videos = True
     expects = "a .csv with the column uuid, and uuid.wav, uuid.speaker.mp4, uuid.listener.mp4"
 
     def notes(self) -> list[str]:
-        return ["BFM coefficients are not taken over: the videos in to_track.jsonl are to be tracked"]
+        if self.options.tracker:
+            return []
+        return ["BFM coefficients are not taken over: the videos in to_track.jsonl are to be tracked (--tracker)"]
+
+    def videos(self, item: Item) -> tuple[str, ...]:
+        return item.files[1:]
 
     def scan(self) -> Iterator[Item]:
         files = {path.name: path for path in sorted(self.source.rglob("*")) if path.suffix in (".mp4", ".wav")}
