@@ -22,7 +22,7 @@ from diffdyad.cli import main
 from diffdyad.data.exchange import ExchangeShards
 from diffdyad.data.importers import corpus
 from diffdyad.data.intake import Shard
-from diffdyad.data.recordings import diarization, hearing
+from diffdyad.data.recordings import diarization, features, hearing
 from diffdyad.data.recordings.build import build_dataset, parse_shard
 from diffdyad.data.recordings.frames import hysteresis, mask_spans, merge, spans_mask, viterbi
 from diffdyad.data.recordings.gate import gain_offset, speech_of
@@ -61,7 +61,7 @@ def write_manifest(folder: Path, count: int = 3, **options) -> Path:
     for seed in range(count):
         conversation(folder / f"talk{seed}.wav", seed)
         sessions.append({"files": [f"talk{seed}.wav"], "speakers": [f"a{seed}", f"b{seed}"]})
-    content = {"name": "talks", "license": "CC0-1.0", "backends": {"activity": "energy", "prosody": "none"},
+    content = {"name": "talks", "license": "CC0-1.0", "backends": {"activity": "energy"},
                "sessions": sessions, **options}  # fmt: skip
     path = folder / "manifest.yaml"
     path.write_text(yaml.safe_dump(content))
@@ -283,12 +283,12 @@ def test_training_reads_what_was_built(built):
 def test_sessions_say_what_was_used(built):
     _, out = built
     line = json.loads((out / "sessions.jsonl").read_text().splitlines()[0])
-    assert line["layout"] == "channels" and set(line["steps"]) == {"media", "activity", "speech"}
+    assert line["layout"] == "channels" and set(line["steps"]) == {"media", "activity", "speech", "prosody"}
     assert all({"backend", "version", "settings"} <= set(step) for step in line["steps"].values())
     assert not list((out / ".steps").glob("media-*"))  # decoded sound is not kept
 
 
-@pytest.mark.parametrize("step", ["media", "activity", "speech", "rows"])
+@pytest.mark.parametrize("step", ["media", "activity", "speech", "prosody", "rows"])
 def test_killed_at_any_step_it_ends_with_the_same_bytes(built, tmp_path, monkeypatch, step):
     source, out = built
     calls = []
@@ -410,8 +410,9 @@ def test_a_changed_manifest_is_built_anew_from_the_steps(built, tmp_path, monkey
     del content["sessions"][2]
     (tmp_path / "source" / "manifest.yaml").write_text(yaml.safe_dump(content))
     made_steps = []
-    real = hearing.gate.gated
-    monkeypatch.setattr(hearing.gate, "gated", lambda *a: made_steps.append(1) or real(*a))
+    for module, name in ((hearing.gate, "gated"), (features, "prosody")):
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, real=real, **named: made_steps.append(1) or real(*a, **named))
     report = build_dataset(tmp_path / "source" / "manifest.yaml", tmp_path / "out", workers=1)
     assert sum(report.exchanges.values()) == 6 and not made_steps
 

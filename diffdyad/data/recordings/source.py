@@ -17,7 +17,7 @@ from diffdyad.data.recordings import activity, diarization, recognisers, tracker
 from diffdyad.data.recordings.affect import add_affect, load_affect
 from diffdyad.data.recordings.agreement import agreed, voiced
 from diffdyad.data.recordings.face_affect import add_face_affect, load_face_affect
-from diffdyad.data.recordings.features import FEATURES, add_features
+from diffdyad.data.recordings.features import FEATURES, add_prosody
 from diffdyad.data.recordings.hearing import Heard, channels_of, hear, own_voice, residual_db, speech_share
 from diffdyad.data.recordings.manifest import LATER, WEIGHTS, Manifest, Session, load_manifest
 from diffdyad.data.recordings.separation import DEFAULT_ASTEROID, SEPARATION, load_separator, separate
@@ -244,12 +244,12 @@ class Recordings(Importer):
                     person.tags = [replace(t, start_s=t.start_s + exchange.start_s, end_s=t.end_s + exchange.start_s)
                                    for t in tags]  # fmt: skip
             exchange.reprojection_px = reprojection_px(recording.seen, start, end)
-            add_features(exchange, backends.prosody)
             if self.face_weights:
                 faces = {person: recording.seen.faces[side] for person, side in sides.items()}
                 add_face_affect(exchange, faces, self.face_weights, backends.face_affect_revision)
+        add_prosody(exchanges, recording.steps, backends.prosody)
         if backends.affect != "none":
-            add_affect(exchanges, recording.steps, heard.keys, self.weights(backends.affect), backends.affect_revision)
+            add_affect(exchanges, recording.steps, self.weights(backends.affect), backends.affect_revision)
 
     def close(self) -> None:
         """Decoded sound is made again when it is wanted; everything else that was found stays."""
