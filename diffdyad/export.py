@@ -7,9 +7,7 @@ frames. Files appear whole or not at all.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -19,25 +17,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from diffdyad.staging import whole
+
 Frame = NDArray[np.uint8]  # (H, W, 3)
 
 INK, PAPER, ACCENT = (238, 240, 243), (16, 18, 22), (255, 176, 92)
 GAP = 4  # pixels between panels
 _BT709 = 1  # ITU-T H.273: primaries, transfer and matrix
 _LIMITED = 1  # FFmpeg's AVCOL_RANGE_MPEG
-
-
-@contextmanager
-def _whole_or_nothing(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside `path`, moved onto it at the end and removed if anything goes wrong."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 # ------------------------------------------------------------------------------------------- video
@@ -65,7 +52,7 @@ def write_video(
     if first is None:
         raise ValueError(f"expected at least one frame for {path}, got none")
     rate = Fraction(fps).limit_denominator(10_000)
-    with _whole_or_nothing(path) as temporary:
+    with whole(path, shared=True) as temporary:
         container = av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"})
         try:
             picture = _Picture(container, first.shape, rate, crf)
@@ -294,7 +281,7 @@ def contact_sheet(
 
 def save_png(path: str | Path, image: Frame) -> None:
     """Writes a picture, (H, W, 3) uint8."""
-    with _whole_or_nothing(path) as temporary:
+    with whole(path, shared=True) as temporary:
         Image.fromarray(image).save(temporary, format="PNG", optimize=False)
 
 
@@ -381,5 +368,5 @@ def _style(axis, title: str, x_label: str) -> None:
 
 
 def _save(figure, path: str | Path) -> None:
-    with _whole_or_nothing(path) as temporary:
+    with whole(path, shared=True) as temporary:
         figure.savefig(temporary, format=Path(path).suffix.lstrip(".").lower() or "png")

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from diffdyad.staging import write_text
+
 
 class Journal:
     """Writes on the main process alone; `accelerator` is an accelerate.Accelerator, whose trackers are used."""
@@ -64,9 +66,7 @@ class Journal:
                     kept.append(line)
             except (ValueError, KeyError, TypeError):
                 continue  # cut short by a kill
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        os.replace(partial, self.path)
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, int | float | str]:

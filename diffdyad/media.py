@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffdyad.errors import UserError
+from diffdyad.staging import whole
 
 SAMPLING_RATE = 16000
 
@@ -277,18 +278,12 @@ def write_wav(
     sampling_rate: int = SAMPLING_RATE,
 ) -> None:
     """Mono 16-bit WAV; appears whole or not at all."""
-    path = Path(path)
     samples = _pcm16(waveform)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with wave.open(str(temporary), "wb") as writer:
-            writer.setnchannels(1)
-            writer.setsampwidth(2)
-            writer.setframerate(sampling_rate)
-            writer.writeframes(samples.tobytes())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path, shared=True) as partial, wave.open(str(partial), "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(sampling_rate)
+        writer.writeframes(samples.tobytes())
 
 
 def padded_slice(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffdyad import rotation
 from diffdyad.errors import UserError
+from diffdyad.staging import whole
 
 BASES = ("arkit", "flame2020", "flame2023", "flame2023-open")
 """Expression bases. A basis is never mixed with another silently."""
@@ -321,12 +322,6 @@ def motion_arrays(motion: Motion) -> dict[str, np.ndarray]:
 
 def save_motion(path: str | os.PathLike, motion: Motion) -> None:
     """Writes a `motion.npz`, whole or not at all; equal motions give equal bytes."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with open(partial, "wb") as file:
-            # np.savez stamps no times into the archive: the bytes depend on the arrays alone
-            np.savez(file, **motion_arrays(motion))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as partial, partial.open("wb") as file:
+        # np.savez stamps no times into the archive: the bytes depend on the arrays alone
+        np.savez(file, **motion_arrays(motion))

@@ -1,4 +1,4 @@
-"""Output that appears whole or not at all: texts, and folders.
+"""Output that appears whole or not at all: files, and folders.
 
 A folder's files are written to a temporary folder beside their destination (inside it, where the destination exists:
 it may be a mount of its own), and moved into place at the end. Whatever ends the work early takes the
@@ -37,14 +37,23 @@ def check_folder(out: Path) -> None:
         raise UserError(f"expected a folder for the output, found a file: {there}; give another --out")
 
 
-def write_text(path: Path, text: str) -> None:
-    """The whole file, or what was there."""
-    partial = path.with_name(f".{path.name}.partial")
+@contextmanager
+def whole(path: str | os.PathLike, shared: bool = False) -> Iterator[Path]:
+    """A hidden name beside `path`, ending in .partial: what is written there is moved onto `path` when the block ends
+    well, and gone otherwise. shared: other processes may write the same file at the same time."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial" if shared else f".{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """The whole file, or what was there."""
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 @contextmanager

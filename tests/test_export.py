@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffdyad import export
+from diffdyad import export, staging
 from diffdyad.export import contact_sheet, join_panels, plot_sweep, save_png, side_by_side, write_video
 
 RATE = 16000
@@ -93,7 +93,7 @@ def test_a_disk_error_is_an_oserror(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "no space left on device")
 
-    monkeypatch.setattr(export.os, "replace", full)
+    monkeypatch.setattr(staging.os, "replace", full)
     with pytest.raises(OSError, match="no space"):
         save_png(tmp_path / "a.png", gradient(0))
     with pytest.raises(OSError, match="no space"):

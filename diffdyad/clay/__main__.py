@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import numpy as np
 
 from diffdyad.clay import make_clay
+from diffdyad.staging import whole
 
 
 def main() -> None:
@@ -17,13 +17,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=default, help="file to write (default: %(default)s)")
     path = parser.parse_args().out
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with open(partial, "wb") as file:
-            np.savez_compressed(file, **make_clay())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **make_clay())
 
 
 if __name__ == "__main__":

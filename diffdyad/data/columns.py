@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffdyad.data.exchange import cell
+from diffdyad.staging import whole
 
 _ROWS_AT_ONCE = 64  # a whole number of row groups, as shards are written
 
@@ -36,27 +37,22 @@ def replace_columns(source: Path, target: Path, columns: Mapping[str, Sequence[A
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        with parquet.ParquetFile(source) as file:
-            schema, rows = _schema(file), file.metadata.num_rows
-            for name, values in columns.items():
-                if len(values) != rows:
-                    raise ValueError(f"expected {rows} values of {name} for {source}, got {len(values)}")
-            size = file.metadata.row_group(0).num_rows
-            done, step = 0, max(1, _ROWS_AT_ONCE // size)
-            with parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
-                for group in range(0, file.num_row_groups, step):
-                    table = file.read_row_groups(range(group, min(group + step, file.num_row_groups)))
-                    for name, values in columns.items():
-                        index = schema.get_field_index(name)
-                        array = pa.array(values[done : done + len(table)], schema.field(index).type)
-                        table = table.set_column(index, schema.field(index), array)
-                    done += len(table)
-                    writer.write_table(table.cast(schema), row_group_size=size)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(target, shared=True) as partial, parquet.ParquetFile(source) as file:
+        schema, rows = _schema(file), file.metadata.num_rows
+        for name, values in columns.items():
+            if len(values) != rows:
+                raise ValueError(f"expected {rows} values of {name} for {source}, got {len(values)}")
+        size = file.metadata.row_group(0).num_rows
+        done, step = 0, max(1, _ROWS_AT_ONCE // size)
+        with parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
+            for group in range(0, file.num_row_groups, step):
+                table = file.read_row_groups(range(group, min(group + step, file.num_row_groups)))
+                for name, values in columns.items():
+                    index = schema.get_field_index(name)
+                    array = pa.array(values[done : done + len(table)], schema.field(index).type)
+                    table = table.set_column(index, schema.field(index), array)
+                done += len(table)
+                writer.write_table(table.cast(schema), row_group_size=size)
 
 
 def _schema(file):

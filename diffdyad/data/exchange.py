@@ -22,6 +22,7 @@ from diffdyad.data.person import Person, SoundTag, TurnSpan
 from diffdyad.errors import UserError
 from diffdyad.media import SAMPLING_RATE, decode_flac, encode_flac
 from diffdyad.motion import POSE_GROUPS, Motion, MotionLayout
+from diffdyad.staging import whole
 from diffdyad.text import TimedWord
 
 SPLITS = ("train", "validation", "test")
@@ -296,28 +297,24 @@ def write_shard(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) -> i
     from datasets import Dataset
 
     rows, count, writer = iter(rows), 0, None
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        while batch := list(islice(rows, _ROWS_AT_ONCE)):
-            first = batch[0]
-            asked = [name for name, encoder in _AFFECT.items() if encoder in first]
-            affect = {name: max(first[f"{who}_{name}"].shape[1] for who in PEOPLE) for name in asked}
-            features = exchange_features(first["responder_expression"].shape[1], _prosody_width(first), affect)
-            columns = {name: [row[name] for row in batch] for name in features}
-            table = Dataset.from_dict(columns, features=features).data.table
-            # arrow stamps no time into the file: the bytes depend on the rows (and on arrow's version) alone
-            writer = writer or parquet.ParquetWriter(partial, table.schema, compression="zstd")
-            writer.write_table(table, row_group_size=_ROWS_PER_GROUP)
-            count += len(batch)
-        if writer is None:
-            raise ValueError(f"expected at least one exchange for {path}, got none")
-        writer.close()
-        os.replace(partial, path)
-    finally:
-        if writer is not None:
-            writer.close()
-        partial.unlink(missing_ok=True)
+    with whole(path) as partial:
+        try:
+            while batch := list(islice(rows, _ROWS_AT_ONCE)):
+                first = batch[0]
+                asked = [name for name, encoder in _AFFECT.items() if encoder in first]
+                affect = {name: max(first[f"{who}_{name}"].shape[1] for who in PEOPLE) for name in asked}
+                features = exchange_features(first["responder_expression"].shape[1], _prosody_width(first), affect)
+                columns = {name: [row[name] for row in batch] for name in features}
+                table = Dataset.from_dict(columns, features=features).data.table
+                # arrow stamps no time into the file: the bytes depend on the rows (and on arrow's version) alone
+                writer = writer or parquet.ParquetWriter(partial, table.schema, compression="zstd")
+                writer.write_table(table, row_group_size=_ROWS_PER_GROUP)
+                count += len(batch)
+            if writer is None:
+                raise ValueError(f"expected at least one exchange for {path}, got none")
+        finally:
+            if writer is not None:
+                writer.close()
     return count
 
 

@@ -28,7 +28,7 @@ from diffdyad.data.intake import CorruptShard, Shard
 from diffdyad.errors import EXIT_OK, EXIT_PARTIAL, PartialFailure, UserError
 from diffdyad.media import SAMPLING_RATE, write_wav
 from diffdyad.motion import Motion, load_motion
-from diffdyad.staging import check_folder
+from diffdyad.staging import check_folder, whole
 
 FORMATS = ("dualtalk", "arkit-csv", "gagavatar", "pirender")
 ARKIT_FPS = 60.0  # as the app records
@@ -189,12 +189,8 @@ def _read_map(path: Path) -> Tensor:
 
 
 def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with whole(path) as partial:
         partial.write_bytes(data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _sound(folder: Path, stem: str, audio: Tensor | None) -> list[str]:

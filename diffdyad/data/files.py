@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffdyad.errors import UserError
+from diffdyad.staging import whole
 
 _FORGOTTEN_S = 3600.0
 
@@ -26,15 +27,11 @@ def sweep(folder: Path) -> None:
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], index: Any) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole(path, shared=True) as partial:
         save_file(dict(tensors), partial, metadata={"index": json.dumps(index)})
         mask = os.umask(0)
         os.umask(mask)
         partial.chmod(0o666 & ~mask)  # safetensors makes them private; caches are shared
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], Any]:

@@ -44,7 +44,7 @@ from diffdyad.data.workers import spawned
 from diffdyad.errors import UserError
 from diffdyad.flame import FLAME_BASES
 from diffdyad.lock import only_one
-from diffdyad.staging import DISK_FULL, check_folder, write_text
+from diffdyad.staging import DISK_FULL, check_folder, whole, write_text
 
 VERSION = 3
 """Raise it when what every importer does changes: datasets of different versions are not continued as one."""
@@ -326,11 +326,8 @@ def _keep_foreign(out: Path, session: Session, sides: list) -> None:
         if side.foreign:
             folder = out / "foreign"
             folder.mkdir(exist_ok=True)
-            path = folder / f"{session.session_id}-{number}.npz"
-            partial = path.with_name(f".{path.name}.partial")
-            with partial.open("wb") as file:
+            with whole(folder / f"{session.session_id}-{number}.npz") as partial, partial.open("wb") as file:
                 np.savez(file, person=np.array(side.name), **side.foreign)
-            os.replace(partial, path)
 
 
 # -------------------------------------------------------------------------------------------------------------- shards

@@ -15,6 +15,7 @@ from diffdyad.data.recordings.rttm import rttm_lines, write_rttm
 from diffdyad.data.recordings.steps import Steps
 from diffdyad.data.recordings.turns import find_answers, find_turns
 from diffdyad.errors import UserError
+from diffdyad.staging import whole
 
 _MOST_SPEAKERS = 10
 _ROW_S = 60.0
@@ -110,10 +111,5 @@ def draw(heard: Heard, path: str | os.PathLike) -> None:
     kinds = f"{len(heard.spans)} people, {len(turns)} turns and backchannels, {len(answers)} exchanges"
     title = f"speech (bars), other sounds (thin), turns (frames), answers (arrows): {kinds}"
     axes[0].set_title(title, fontsize=10, loc="left")
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole(path, shared=True) as partial:
         figure.savefig(partial, format="png")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
