@@ -34,7 +34,7 @@ def print_tables(out: Path, cells: Mapping[Plant, str], seeds: Sequence[int]) ->
                for plant in cells}  # fmt: skip
     reports = {plant: found for plant, found in reports.items() if found}
     print("| planted | R², % | best possible, % | found against none, % | against another turn, % | power predicted | "
-          "loss gap held | verdicts | expected |\n|---|---|---|---|---|---|---|---|---|")  # fmt: skip
+          "loss gap held | critic tells real turns | verdicts | expected |\n|---|---|---|---|---|---|---|---|---|---|")
     for plant, found in reports.items():
         known = beforehand(out, plant, next(iter(found)))
         estimates = {name: [r["evidence"]["partial_r2"][name]["value"] for r in found.values()]
@@ -42,10 +42,12 @@ def print_tables(out: Path, cells: Mapping[Plant, str], seeds: Sequence[int]) ->
         words = [r["verdict"]["word"] for r in found.values()]
         said = ", ".join(f"{word} ({words.count(word)})" for word in sorted(set(words), key=words.index))
         held = [r["evidence"]["gap"]["holds"] for r in found.values()]
+        told = [r["evidence"]["retrieval"]["testable"] for r in found.values()]
         best = "-" if known["best"] is None else f"{100 * known['best']:.2f}"
         power = "-" if known["power"] is None else f"{100 * known['power']:.0f} %"
         print(f"| {plant.channel} | {100 * plant.partial_r2:g} | {best} | {_spread(estimates[NULL])} | "
-              f"{_spread(estimates[NEAR])} | {power} | {sum(held)} of {len(held)} | {said} | {cells[plant]} |")
+              f"{_spread(estimates[NEAR])} | {power} | {sum(held)} of {len(held)} | {sum(told)} of {len(told)} | "
+              f"{said} | {cells[plant]} |")  # fmt: skip
     _print_alarms(reports)
     _print_limit(reports)
     _print_times(out, reports)

@@ -156,6 +156,9 @@ def test_an_effect_below_the_smallest_of_interest_is_not_meaningful_at_enough_po
     small = {"gap": (False, False), "retrieval": False, "r2": 0.001}
     assert decide(evidence(**small)).word == NOT_MEANINGFUL
     assert decide(evidence(**small, power=0.5)).word == CANNOT_TELL
+    told = "more in the data than this model shows"  # the critic tells real turns apart, or it does not
+    assert told in decide(evidence(**small)).reasons[-1]
+    assert not any(told in reason for reason in decide(evidence(**small, testable=False)).reasons)
 
 
 def test_cannot_tell_says_how_many_more_pairs():

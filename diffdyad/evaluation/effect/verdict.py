@@ -84,9 +84,13 @@ def decide(evidence: Evidence) -> Verdict:
             f"an effect of {_percent(e.smallest_effect)} would have been found with a power of "
             f"{_percent(e.power_at_smallest[name])}."
         )  # fmt: skip
+        if e.retrieval.testable:
+            reasons.append("Real answers do tell which turn came before (the critic finds it more often than a near "
+                           "one): there is more in the data than this model shows.")  # fmt: skip
         return Verdict(
-            NOT_MEANINGFUL, f"The context does not matter: its effect against {_WRONG[name]} is smaller than the "
-            f"smallest of interest, {_percent(e.smallest_effect)} of the expression given the own audio.", reasons,
+            NOT_MEANINGFUL, f"To this model the context does not matter: its effect against {_WRONG[name]} is smaller "
+            f"than the smallest of interest, {_percent(e.smallest_effect)} of the expression given the own audio.",
+            reasons,
         )  # fmt: skip
     return _open(evidence, second, placebo_null, lips_hold, reasons)
 
