@@ -172,6 +172,8 @@ def _check(arguments: argparse.Namespace) -> None:
 def _add_describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DIR", help="folder of a dataset of exchanges")
     parser.add_argument("--against", metavar="DIR", help="another dataset, to compare with (default: none)")
+    parser.add_argument("--head", metavar="FILE", help="a FLAME file of the motion's edition, for smiles and brows of "
+                        "FLAME motion (default: they are left out)")
     parser.add_argument("--out", metavar="DIR", help="folder for describe.json and describe.png (default: not written)")
     parser.set_defaults(run=_describe)
 
@@ -179,7 +181,8 @@ def _add_describe(parser: argparse.ArgumentParser) -> None:
 def _describe(arguments: argparse.Namespace) -> None:
     from diffdyad.survey import describe_datasets
 
-    lines = describe_datasets(arguments.dataset, arguments.against, arguments.out, progress=sys.stderr.isatty())
+    lines = describe_datasets(arguments.dataset, arguments.against, arguments.out, progress=sys.stderr.isatty(),
+                              head=arguments.head)  # fmt: skip
     print("\n".join(lines))
 
 

@@ -20,7 +20,10 @@ from diffdyad.data.intake import Shard
 from diffdyad.errors import UserError
 from diffdyad.evaluation import events
 from diffdyad.evaluation.bootstrap import bootstrap_mean, expanded_tail, resample_weights
+from diffdyad.evaluation.gauge import FaceActions, FaceGauge, arkit_actions
 from diffdyad.evaluation.people import independent_units
+from diffdyad.head import HeadModel
+from diffdyad.motion import Motion, MotionLayout
 from diffdyad.prosody import PROSODY_CHANNELS
 
 _SHORTEST_S = 1.0
@@ -62,7 +65,7 @@ BEFORE = {
 FIGURES = {
     "nods_per_min": "nods per minute",
     "smiles_per_min": "smiles that begin, per minute",
-    "smile_level": "smile, mean of mouthSmile (0 to 1)",
+    "smile_level": "smile, mean (1: as mouthSmile at 1)",
     "brow_raises_per_min": "brow raises per minute",
     "head_speed_deg_s": "head speed, degrees/s",
     "head_sd_deg": "head rotation, standard deviation, degrees",
@@ -70,7 +73,27 @@ FIGURES = {
 """What clips are compared by."""
 
 
-def read_clips(folder: str | os.PathLike, progress: bool = False) -> list[Clip]:
+class Faces:
+    """Smiles and brows of motion in any basis. head: a file with a head of the motion's basis; ARKit needs none, and
+    without one there are none of FLAME's."""
+
+    def __init__(self, head: str | os.PathLike | None = None):
+        self._head = None if head is None else HeadModel.from_file(head)
+        self._gauges: dict[MotionLayout, FaceGauge] = {}
+
+    def actions(self, motion: Motion) -> FaceActions | None:
+        """None where they cannot be known. Raises UserError for a head of another basis, or of fewer expressions."""
+        layout = motion.layout
+        if layout.basis == "arkit":
+            return arkit_actions(motion)
+        if self._head is None:
+            return None
+        if layout not in self._gauges:
+            self._gauges[layout] = FaceGauge(self._head, layout)
+        return self._gauges[layout].actions(motion)
+
+
+def read_clips(folder: str | os.PathLike, progress: bool = False, faces: Faces | None = None) -> list[Clip]:
     """All exchanges of a dataset, without their sound. Raises UserError where there are none, or a shard is damaged."""
     from tqdm.auto import tqdm
 
@@ -79,10 +102,11 @@ def read_clips(folder: str | os.PathLike, progress: bool = False) -> list[Clip]:
     if not paths:
         raise UserError(f"expected parquet shards of exchanges in {folder}, found none")
     bar = tqdm(paths, desc=f"reading {folder.name}", unit="shard", disable=not progress)
-    return [_clip(exchange) for path in bar for exchange in Shard(path, audio=False)]
+    faces = faces or Faces()
+    return [_clip(exchange, faces) for path in bar for exchange in Shard(path, audio=False)]
 
 
-def _clip(exchange: Exchange) -> Clip:
+def _clip(exchange: Exchange, faces: Faces) -> Clip:
     first = round(-exchange.start_s * exchange.fps)  # frame of the onset
     if exchange.response_kind == "silent" or first >= exchange.responder.num_frames:
         first = 0  # who only listens is looked at while listening
@@ -94,7 +118,7 @@ def _clip(exchange: Exchange) -> Clip:
     return Clip(
         (previous or responder, responder), exchange.split, exchange.response_kind,
         exchange.end_s - exchange.start_s, exchange.gap_s, exchange.overlap_ratio, head.sd_deg, head.speed_deg_s,
-        _rates(exchange, motion, valid, head.speed_deg_s, head.sd_deg), exchange.valence, exchange.arousal,
+        _rates(exchange, first, motion, head.speed_deg_s, head.sd_deg, faces), exchange.valence, exchange.arousal,
         exchange.source, exchange.keep, exchange.reject_reasons, bool(previous), _before(exchange), exchange.reactivity,
     )  # fmt: skip
 
@@ -113,8 +137,10 @@ def _before(exchange: Exchange) -> dict[str, float]:
 
 
 def _rates(
-    exchange: Exchange, motion: dict[str, np.ndarray], valid: np.ndarray, speed: list[float], sd: list[float]
+    exchange: Exchange, first: int, motion: dict[str, np.ndarray], speed: list[float], sd: list[float], faces: Faces
 ) -> dict[str, float]:
+    """first: frame from which on the responder is looked at; motion: the groups that were measured, from there on."""
+    valid = exchange.responder.valid[first:]
     seconds = len(valid) / exchange.fps
     if seconds < _SHORTEST_S or not valid.any():
         return {}
@@ -124,13 +150,8 @@ def _rates(
         found["nods_per_min"] = len(events.nods(_held(pitch, valid), exchange.fps)) * per_min
         found["head_speed_deg_s"] = float(np.linalg.norm(speed)) if speed else math.nan
         found["head_sd_deg"] = float(np.linalg.norm(sd)) if sd else math.nan
-    names = exchange.layout.expression_names
-    if names and "expression" in motion:
-        def mean_of(*wanted: str) -> np.ndarray:
-            return _held(motion["expression"][:, [names.index(name) for name in wanted]].mean(1), valid)
-
-        smile = mean_of("mouthSmileLeft", "mouthSmileRight")
-        brow = mean_of("browInnerUp", "browOuterUpLeft", "browOuterUpRight")
+    if "expression" in motion and (actions := faces.actions(exchange.motion("responder"))) is not None:
+        smile, brow = _held(actions.smile[first:], valid), _held(actions.brow_raise[first:], valid)
         found["smiles_per_min"] = len(events.smiles(smile, exchange.fps)) * per_min
         found["smile_level"] = float(smile.mean())
         found["brow_raises_per_min"] = len(events.brow_raises(brow, exchange.fps)) * per_min
@@ -309,15 +330,17 @@ def contrast_lines(rows: Sequence[Contrast], names: tuple[str, str]) -> list[str
 
 def describe_datasets(
     folder: str | os.PathLike, against: str | os.PathLike | None = None, out: str | os.PathLike | None = None,
-    progress: bool = False,
+    progress: bool = False, head: str | os.PathLike | None = None,
 ) -> list[str]:
-    """Lines about a dataset, or about two; with `out`, also describe.json and describe.png in that folder."""
-    clips = read_clips(folder, progress)
+    """Lines about a dataset, or about two; with `out`, also describe.json and describe.png in that folder. head: a file
+    with a head of the motion's basis, for the smiles and brows of FLAME motion."""
+    faces = Faces(head)
+    clips = read_clips(folder, progress, faces)
     result: dict[str, Any] = {"dataset": str(folder), **describe(clips)}
     lines = [f"{folder}:", *description_lines(result)]
     other: list[Clip] = []
     if against is not None:
-        other = read_clips(against, progress)
+        other = read_clips(against, progress, faces)
         rows = contrast(clips, other)
         result["against"] = {"dataset": str(against), "figures": [asdict(row) for row in rows]}
         lines += ["", f"{folder} against {against}, while responding:"]

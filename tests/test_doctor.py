@@ -6,13 +6,14 @@ import json
 
 import numpy as np
 import pytest
+from flame_heads import write_flame_head
 from small_exchanges import small_exchange
 
 from diffdyad.cli import main
 from diffdyad.data.doctor import check_dataset
 from diffdyad.data.dynamics import head_dynamics
 from diffdyad.data.exchange import shard_name, to_row, write_shard
-from diffdyad.survey import Clip, by_reactivity, contrast, describe, read_clips
+from diffdyad.survey import Clip, Faces, by_reactivity, contrast, describe, read_clips
 
 
 def dataset(folder, exchanges):
@@ -123,6 +124,25 @@ def test_describe_counts_and_compares(tmp_path, capsys):
     assert found["gap_s"]["p50"] == pytest.approx(0.2) and found["previous_valence"]["count"] == 4
     assert (out / "describe.png").read_bytes()[:4] == b"\x89PNG"
     assert describe(read_clips(two))["without_previous_turn"] == 3
+
+
+def test_brows_of_flame_motion_are_measured_on_a_head(tmp_path, capsys):
+    raised = np.zeros(104, np.float32)  # from the onset at frame 40 on, twice, by 12 mm: the second expression's 1 mm
+    raised[50:65] = raised[80:95] = 12.0
+    records = []
+    for seed in range(3):
+        split, record = fresh(seed, basis="flame2020")
+        record.responder.motion["expression"][:] = 0
+        record.responder.motion["expression"][: len(raised), 1] = raised[: record.responder.num_frames]
+        records.append((split, record))
+    folder = dataset(tmp_path / "one", records)
+    assert "brow_raises_per_min" not in read_clips(folder)[0].rates
+    head = write_flame_head(tmp_path / "FLAME2020.npz")
+    assert main(["data", "describe", str(folder), "--against", str(folder), "--head", str(head)]) == 0
+    assert "brow raises per minute" in capsys.readouterr().out
+    rates = read_clips(folder, faces=Faces(head))[0].rates
+    seconds = 60 / 25  # what is left after the onset
+    assert rates["brow_raises_per_min"] == pytest.approx(2 * 60 / seconds) and rates["smiles_per_min"] == 0
 
 
 def voiced(seed: int, **options):

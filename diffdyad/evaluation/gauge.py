@@ -61,6 +61,14 @@ class FaceActions:
     lid_closure: np.ndarray | None
 
 
+def arkit_actions(motion: Motion) -> FaceActions:
+    """Of motion in ARKit's basis, which needs no head: the coefficients themselves."""
+    expression = motion.select("expression")
+    smile, blink = (_pair(expression, name) for name in ("mouthSmile", "eyeBlink"))
+    inner = expression[:, ARKIT_EXPRESSIONS.index("browInnerUp")]
+    return FaceActions(smile.numpy(), ((inner + _pair(expression, "browOuterUp")) / 2).numpy(), blink.numpy())
+
+
 class JawedFace:
     """Vertices of a head of which nothing but the jaw turns: what `HeadModel` gives, at a third of the cost.
 
@@ -154,11 +162,9 @@ class FaceGauge:
         clay head's smile takes, and mean rise of the brows, each divided by what the clay head's coefficients at 1
         do; the left eye's lid gap between open and closed.
         """
-        expression = motion.select("expression")
         if self.layout.basis == "arkit":
-            smile, blink = (_pair(expression, name) for name in ("mouthSmile", "eyeBlink"))
-            inner = expression[:, ARKIT_EXPRESSIONS.index("browInnerUp")]
-            return FaceActions(smile.numpy(), ((inner + _pair(expression, "browOuterUp")) / 2).numpy(), blink.numpy())
+            return arkit_actions(motion)
+        expression = motion.select("expression")
         scale = _clay_scale()
         corners = self._corners(expression=expression) - self._corners.template  # (T, 2, 3), right and left
         smile = (corners * scale.smile_way).sum(-1).mean(-1) / scale.smile_m
