@@ -21,7 +21,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs" / "baselines"
-FULL_UPDATES = 6000
+FULL_UPDATES, FULL_RATE = 6000, 8e-4
 
 STAGES = {"one-stage": ["one-stage"], "two-stage": ["two-stage-1", "two-stage-2"], "no-context": ["no-context"],
           "regression": ["regression"]}  # fmt: skip
@@ -93,7 +93,7 @@ def small(config: Mapping) -> list[str]:
     """Of the calibration's model, what is about size, for a baseline's config."""
     size = yaml.safe_load((ROOT / "configs/calibration/small.yaml").read_text(encoding="utf-8"))
     updates = round(config["training"]["max_steps"] * size["training"]["max_steps"] / FULL_UPDATES)
-    rate = config["training"]["learning_rate"] / 8e-4 * float(size["training"]["learning_rate"])
+    rate = float(config["training"]["learning_rate"]) / FULL_RATE * float(size["training"]["learning_rate"])
     known = {"data.window_s": size["data"]["window_s"], "context.modalities": size["context"]["modalities"],
              "data.validation_answers": 0, "training.batch_size": size["training"]["batch_size"],
              "training.max_steps": updates, "training.warmup_steps": size["training"]["warmup_steps"],
