@@ -38,8 +38,10 @@ ASKED = {
 }
 """Row -> (what is judged, further options of `diffdyad evaluate`); None is the baseline without a training."""
 
-CONTROLS = {"truth": "truth", "mean pose": "mean_pose", "mirror of the partner": "mirror_of_partner",
-            "another clip of the person": "same_person", "a clip of somebody else": "other_person"}  # fmt: skip
+CONTROLS = {"truth": "truth", "mean pose": "mean_pose", "mean of the clip, frozen": "frozen",
+            "truth at half its size": "half_amplitude", "truth's frames shuffled": "frames_shuffled",
+            "mirror of the partner": "mirror_of_partner", "another clip of the person": "same_person",
+            "a clip of somebody else": "other_person"}  # fmt: skip
 
 COLUMNS = {
     "face, mm": "face_vertex_error_mean_mm",

@@ -61,21 +61,28 @@ def work(arguments: argparse.Namespace, hours: float, plants: Sequence[Plant], s
     plant_all(source, arguments.out, plants, arguments.jobs)
     threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
 
-    def judge(plant: Plant, seed: int) -> None:
+    def learn(plant: Plant, seed: int) -> None:
         corpus, name = arguments.out / "corpora" / plant.name, f"{plant.name}-seed{seed}"
-        model, report = arguments.out / "runs" / name, arguments.out / "reports" / name
+        model = arguments.out / "runs" / name
         if not (model / "pipeline" / "model_index.json").exists():
             _python(threads, ROOT / "train.py", "--config", arguments.config, f"data.dataset={corpus}",
                     f"data.workers={threads}", f"output={model}", f"training.seed={seed}",
                     f"data.permute_turns={str(plant.channel == 'placebo').lower()}")  # fmt: skip
+
+    def judge(plant: Plant, seed: int) -> None:
+        corpus, name = arguments.out / "corpora" / plant.name, f"{plant.name}-seed{seed}"
+        model, report = arguments.out / "runs" / name, arguments.out / "reports" / name
+        placebo = arguments.out / "runs" / f"placebo-{plant.partial_r2:g}-seed{seed}" / "pipeline"
+        beside = ["--placebo", placebo] if plant.channel == "affect" and placebo.exists() else []
         if not (report / "report.json").exists():
             _run(threads, "context", corpus, "--model", model / "pipeline", "--out", report, "--verdict-only",
-                 "--seed", seed, "--workers", threads)  # fmt: skip
+                 "--seed", seed, "--workers", threads, *beside)  # fmt: skip
         print(f"{name} done", file=sys.stderr, flush=True)
 
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        for seed in seeds:
-            list(pool.map(judge, plants, [seed] * len(plants)))
+        for seed in seeds:  # the placebo's model is judged beside that of affect
+            for step in (learn, judge):
+                list(pool.map(step, plants, [seed] * len(plants)))
 
 
 def plant_all(source: Path, out: Path, plants: Sequence[Plant], jobs: int) -> None:

@@ -34,20 +34,23 @@ def print_tables(out: Path, cells: Mapping[Plant, str], seeds: Sequence[int]) ->
                for plant in cells}  # fmt: skip
     reports = {plant: found for plant, found in reports.items() if found}
     print("| planted | R², % | best possible, % | found against none, % | against another turn, % | power predicted | "
-          "loss gap held | critic tells real turns | verdicts | expected |\n|---|---|---|---|---|---|---|---|---|---|")
+          "held: loss gap, energy, retrieval, lips | critic tells real turns | verdicts | expected |\n"
+          "|---|---|---|---|---|---|---|---|---|---|")  # fmt: skip
     for plant, found in reports.items():
         known = beforehand(out, plant, next(iter(found)))
         estimates = {name: [r["evidence"]["partial_r2"][name]["value"] for r in found.values()]
                      for name in (NULL, NEAR)}  # fmt: skip
         words = [r["verdict"]["word"] for r in found.values()]
         said = ", ".join(f"{word} ({words.count(word)})" for word in sorted(set(words), key=words.index))
-        held = [r["evidence"]["gap"]["holds"] for r in found.values()]
+        held = ", ".join(str(sum(r["evidence"][name]["holds"] for r in found.values()))
+                         for name in ("gap", "energy", "retrieval", "lips"))  # fmt: skip
         told = [r["evidence"]["retrieval"]["testable"] for r in found.values()]
         best = "-" if known["best"] is None else f"{100 * known['best']:.2f}"
         power = "-" if known["power"] is None else f"{100 * known['power']:.0f} %"
         print(f"| {plant.channel} | {100 * plant.partial_r2:g} | {best} | {_spread(estimates[NULL])} | "
-              f"{_spread(estimates[NEAR])} | {power} | {sum(held)} of {len(held)} | {sum(told)} of {len(told)} | "
+              f"{_spread(estimates[NEAR])} | {power} | {held} of {len(found)} | {sum(told)} of {len(told)} | "
               f"{said} | {cells[plant]} |")  # fmt: skip
+    _print_observed(reports)
     _print_alarms(reports)
     _print_limit(reports)
     _print_times(out, reports)
@@ -57,6 +60,20 @@ def _spread(values: Sequence[float]) -> str:
     """Mean over seeds, and the range."""
     values = 100 * np.array(values)
     return f"{values.mean():.2f} ({values.min():.2f} to {values.max():.2f})"
+
+
+def _print_observed(reports: Mapping[Plant, Mapping[int, dict]]) -> None:
+    """Power observed, of what training has found: over models and seeds of the cells in which affect was planted."""
+    found = [r["evidence"] for plant, by_seed in reports.items() for r in by_seed.values()
+             if plant.channel == "affect" and plant.partial_r2 >= 0.03]  # fmt: skip
+    if not found:
+        return
+    print("\n| endpoint, affect at 3 % and more | held | power observed | exact 95 % interval |\n|---|---|---|---|")
+    for name in ("gap", "energy", "retrieval"):
+        held = [part["holds"] for evidence in found if (part := evidence[name])["testable"]]
+        rate = exact_binomial_interval(sum(held), len(held))
+        print(f"| {found[0][name]['name']} | {sum(held)} of {len(held)} | {100 * rate.value:.0f} % | "
+              f"{100 * rate.low:.0f} to {100 * rate.high:.0f} % |")  # fmt: skip
 
 
 def _print_alarms(reports: Mapping[Plant, Mapping[int, dict]]) -> None:

@@ -13,6 +13,7 @@ import torch
 from browser import Browser, needs_chromium
 from conftest import build_tiny_pipeline
 from launching import launch_two
+from small_exchanges import small_exchange
 from test_effect_pages import all_right
 
 from diffdyad import cli
@@ -161,7 +162,9 @@ def test_the_protocol_reaches_a_verdict(run):
     # twelve real pairs are too few for a critic: said, not failed
     assert not first["evidence"]["retrieval"]["testable"] and "200" in first["evidence"]["retrieval"]["why_not"]
     assert set(first["evidence"]["gap"]["contrasts"]) == {NEAR, NULL}
-    assert "trained on permuted contexts" in first["evidence"]["placebo"]
+    assert {"trained on permuted contexts, against null", "trained on permuted contexts, against swap-near"} <= (
+        first["evidence"]["placebo"].keys()
+    )
     assert [row["scale"] for row in first["doses"]] == [0, 1, 3]
     assert first["doses"][0]["change_mm"]["face"] == 0 < first["doses"][1]["change_mm"]["face"]
     assert abs(sum(first["split"]["shares"].values()) - 1) < 1e-6  # float32 points
@@ -182,6 +185,7 @@ def test_the_verdict_alone_is_the_same(run, tmp_path):
     whole, alone = (json.loads((folder / "report.json").read_text()) for folder in (run.out, out))
     assert alone["verdict"] == whole["verdict"] and alone["evidence"] == whole["evidence"]
     assert alone["doses"] == [] and alone["where"] is None and not (out / "blind").exists()
+    assert alone["largest_scale"] is alone["knob"] is None and not (out / "knob.json").exists()
     assert "Left out" in (out / "report.html").read_text()
     assert cli.main([*run.argv, "--verdict-only"]) == 2
 
@@ -244,7 +248,7 @@ def test_the_same_command_again_makes_nothing_twice_and_reads_what_people_answer
     assert cli.main([*run.argv, "--no-video", "--answers", str(tmp_path / "mine.json")]) == 0
     assert made(run.out) == before
     again = json.loads((run.out / "report.json").read_text())
-    assert again["blind"][f"fits best: {TRUE}"]["share"] == 1 and first["blind"] is None
+    assert again["blind"][f"liked best: {TRUE}"]["share"] == 1 and first["blind"] is None
     assert {**again, "seconds": 0, "blind": None} == {**first, "seconds": 0}
     assert "What people said, blind" in (run.out / "report.html").read_text()
 
@@ -267,6 +271,17 @@ def test_power_needs_no_model_of_ones_own(dataset, tiny_model, capsys):
         assert found == sorted(found) and found[0] < found[-1] and pairs == sorted(pairs, reverse=True)
     assert cli.main([*argv, "--limit-pairs", "4"]) == 0
     assert "4 independent pairs; the protocol wants at least 10" in capsys.readouterr().out
+
+
+def test_power_before_the_first_model_of_another_basis(tmp_path, tiny_model, capsys):
+    for pair in range(4):
+        rows = [to_row(small_exchange(10 * pair + number, "flame2020", split="test", session_id=f"s{pair}",
+                                      previous_speaker=f"a{pair}", responder_name=f"b{pair}"))
+                for number in range(3)]  # fmt: skip
+        write_shard(tmp_path / f"test-{pair:05d}-of-00004.parquet", rows)
+    argv = ["context", str(tmp_path), "--model", str(tiny_model), "--power", "--workers", "1", "--answer-s", "1.6"]
+    assert cli.main(argv) == 0
+    assert "12 exchanges, 4 independent pairs" in capsys.readouterr().out
 
 
 def test_processes_leave_nothing_out_when_one_is_ahead(tmp_path):
@@ -397,7 +412,9 @@ def test_a_scale_is_usable_where_direction_lips_and_liveliness_stay():
     good = Dose(2.0, {}, (0, 0), {}, 0.0, 0.9, 0.8, 0.0, 0.0, 0.0, 0.1, True, 0.2, jerk=1.1, speed=1.0)
     assert good.is_usable
     for less in ({"cosine_low": 0.5}, {"lips_hold": False}, {"jerk": 1.4}, {"jerk": 0.5}, {"speed": 0.5}):
-        assert not replace(good, **less).is_usable and replace(good, scale=1.0, **less).is_usable
+        assert not replace(good, **less).is_usable and replace(good, scale=0.0, **less).is_usable
+        # up to 1 the direction is what there is to be compared with
+        assert replace(good, scale=1.0, **less).is_usable == ("cosine_low" in less)
 
 
 def test_the_largest_usable_scale_is_before_the_first_that_is_not():

@@ -118,8 +118,10 @@ def test_ranks_by_hand():
 
 
 def test_simulated_nulls_raise_few_alarms():
-    for row in false_alarms(40, seed=5):
+    *calibrated, unlike = false_alarms(40, seed=5)
+    for row in calibrated:
         assert row.rate.low <= 0.06, row  # the full table is in docs/context.md
+    assert unlike.rate.low <= 0.15  # known to be too sure
 
 
 # -------------------------------------------------------------------------------------------- verdicts
@@ -159,6 +161,20 @@ def test_an_effect_below_the_smallest_of_interest_is_not_meaningful_at_enough_po
     told = "more in the data than this model shows"  # the critic tells real turns apart, or it does not
     assert told in decide(evidence(**small)).reasons[-1]
     assert not any(told in reason for reason in decide(evidence(**small, testable=False)).reasons)
+
+
+def test_what_is_found_but_smaller_than_of_interest_is_not_meaningful():
+    verdict = decide(evidence(r2=0.001, power=0.5))
+    assert verdict.word == NOT_MEANINGFUL and "matters, but too little" in verdict.sentence
+    assert decide(evidence(r2=0.007)).word == MEANINGFUL  # up to 1.1 %: it may be of interest
+
+
+def test_a_two_sided_test_finds_either_direction(rng):
+    values = rng.normal(size=30) - 1.5
+    units = np.arange(30)
+    assert effect_of(values, units, rng).p_value > 0.99
+    assert effect_of(values, units, rng, two_sided=True).p_value < 0.01
+    assert effect_of(rng.normal(size=30) * 0 + rng.choice([-1, 1], 30), units, rng, two_sided=True).p_value <= 1
 
 
 def test_cannot_tell_says_how_many_more_pairs():

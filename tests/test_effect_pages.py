@@ -33,14 +33,14 @@ def test_blind_answers_are_read_back(tmp_path):
     assert len({tuple(row["videos"]) for row in key}) > 1
     (tmp_path / "answers.json").write_text(json.dumps(all_right(tmp_path)))
     found = read_answers(tmp_path)
-    assert found[f"fits best: {TRUE}"]["share"] == 1 and found[f"fits best: {NULL}"]["share"] == 0
+    assert found[f"liked best: {TRUE}"]["share"] == 1 and found[f"liked best: {NULL}"]["share"] == 0
     assert all(row["share"] == 1 for name, row in found.items() if name.startswith("took"))
     # a second person, who says nothing of the first two
     answers = all_right(tmp_path)["answers"]
     answers[:2] = [{"preferred": None, "turn": None}] * 2
     (tmp_path / "answers (1).json").write_text(json.dumps(all_right(tmp_path, answers=answers)))
-    assert read_answers(tmp_path)[f"fits best: {TRUE}"]["count"] == 10
-    assert read_answers(tmp_path, [tmp_path / "answers (1).json"])[f"fits best: {TRUE}"]["count"] == 4
+    assert read_answers(tmp_path)[f"liked best: {TRUE}"]["count"] == 10
+    assert read_answers(tmp_path, [tmp_path / "answers (1).json"])[f"liked best: {TRUE}"]["count"] == 4
 
 
 @pytest.mark.parametrize(
@@ -91,5 +91,5 @@ def test_the_blind_page_saves_what_was_chosen(tmp_path):
         assert "Thank you" in browser.run("document.body.innerText")
         assert not browser.asked and not browser.complaints
     found = read_answers(tmp_path / "blind", [path])
-    assert found[f"fits best: {TRUE}"]["count"] == 2 and found[f"fits best: {TRUE}"]["share"] == 1
+    assert found[f"liked best: {TRUE}"]["count"] == 2 and found[f"liked best: {TRUE}"]["share"] == 1
     assert all(row["share"] == 0 for name, row in found.items() if name.startswith("took"))

@@ -95,7 +95,7 @@ def test_their_vertex_figures(head_file, folders, tmp_path, capsys):
     assert codetalker["prediction"]["lve_squared"] == pytest.approx(4e-6, rel=1e-4)
     expected = np.mean([(brow**2).std() - (2.25 * brow**2).std() for brow in brows]) * 1e-6
     assert codetalker["prediction"]["fdd_signed"] == pytest.approx(expected, rel=1e-3)
-    assert list(codetalker) == ["prediction", "frozen", "frames_shuffled", "other_person"]
+    assert list(codetalker) == ["prediction", "truth", "frozen", "half_amplitude", "frames_shuffled", "other_person"]
     assert codetalker["frozen"]["fdd_signed"] > 0 == pytest.approx(codetalker["frames_shuffled"]["fdd_signed"])
     assert "lists.json (3 of the lips, 80 of the upper face)" in report["compat"]["unils"]["about"]
     printed, written = capsys.readouterr().out, (tmp_path / "r" / "metrics.md").read_text()

@@ -29,7 +29,7 @@ MODES = ("dualtalk", "lm_listener", "unils", "codetalker")
 _OF_ARRAYS, _OF_VERTICES = MODES[:2], MODES[2:]
 _EXPRESSIONS, _ARRAY_GROUPS, _FACE_GROUPS = 50, ("expression", "jaw_pose", "global_orient"), ("expression", "jaw_pose")
 _CLUSTERS = 40  # DualTalk's: as many frames must a clip have
-_CONTROLS = ("frozen", "frames_shuffled", "other_person")
+_CONTROLS = ("truth", "frozen", "half_amplitude", "frames_shuffled", "same_person", "other_person")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ class Theirs:
         lines = ["| figure | " + " | ".join(self.rows) + " |", "|---|" + "---|" * len(self.rows)]
         for figure in next(iter(self.rows.values())):
             values = [row[figure] for row in self.rows.values()]
-            lines.append(f"| {figure} | " + " | ".join("nan" if x is None else f"{x:.6g}" for x in values) + " |")
+            lines.append(f"| {figure} | " + " | ".join("-" if x is None else f"{x:.6g}" for x in values) + " |")
+        if any(value is None for row in self.rows.values() for value in row.values()):
+            lines += ["", "-: their code prints nan there, as where a channel that it correlates does not move."]
         return lines
 
 

@@ -31,7 +31,7 @@ from diffdyad.evaluation.effect.answers import Answers, Ask
 from diffdyad.evaluation.effect.conditions import NEAR, NULL, TRUE
 from diffdyad.evaluation.effect.inference import FEWEST_UNITS
 from diffdyad.evaluation.effect.protocol import NUM_SAMPLES, Findings, conclude, measure
-from diffdyad.evaluation.effect.reading import Reading, read_items, usable
+from diffdyad.evaluation.effect.reading import Reading, cut_at_onset, read_items, usable
 from diffdyad.evaluation.effect.setting import Crew, ProtocolSettings, Setting, first_pairs, prepare
 from diffdyad.export import join_panels, write_video
 from diffdyad.head import HeadModel
@@ -66,6 +66,9 @@ def run(arguments: argparse.Namespace, progress: bool) -> None:
         if arguments.store and head is None:
             raise UserError(f"expected --head FILE in the model's basis {pipeline.layout.basis} for --store, found "
                             "none: without one no millimetres are known")  # fmt: skip
+        if head is None and state.is_main_process:
+            print(f"no head in the model's basis {pipeline.layout.basis} (--head FILE): lips cannot be shown to hold, "
+                  "and the verdict cannot be 'meaningful'", file=sys.stderr)  # fmt: skip
         setting = prepare(pipeline, settings, crew)
     with _timed(clock, "measuring"):
         network, answers = measure(pipeline, setting, settings, crew, placebo)
@@ -81,29 +84,33 @@ def run(arguments: argparse.Namespace, progress: bool) -> None:
             videos = _clips(arguments, settings, setting, answers, head, out, crew.bar("videos"))
     judged = blind.read_answers(out / "blind", arguments.answers)
     _write(out, findings, arguments, head, videos, judged, clock)
-    print(f"{out}: report.html, report.json, knob.json\n{findings.verdict.word}: {findings.verdict.sentence}\n"
+    files = f"report.html, report.json{', knob.json' if findings.doses else ''}"
+    print(f"{out}: {files}\n{findings.verdict.word}: {findings.verdict.sentence}\n"
           + "\n".join(f"  {reason}" for reason in findings.verdict.reasons))  # fmt: skip
 
 
 def power(arguments: argparse.Namespace, progress: bool) -> None:
-    """Prints how many pairs an effect needs: the dataset alone, with the embedded model's features."""
+    """Prints how many pairs an effect needs: the dataset alone, with the embedded model's features of the voices."""
     pipeline = load_pipeline(arguments.model, "cpu")
     reading, workers = Reading.of(pipeline), arguments.workers or os.cpu_count() or 1
     # of the turn it is enough to know that there is one
     context = {**reading.settings.context_encoder, "modalities": ["prosody"]}
-    reading = dataclasses.replace(reading, settings=dataclasses.replace(reading.settings, context_encoder=context))
+    layout = ExchangeShards(arguments.dataset, arguments.split, audio=False)[0].layout
+    reading = Reading(dataclasses.replace(reading.settings, context_encoder=context), (layout, pipeline.fps))
     with TemporaryDirectory() as folder:
         bar = _bars(None, progress)("reading")
         items = read_items(arguments.dataset, arguments.split, Path(folder), reading, workers, progress=bar)
         items = first_pairs(usable(items, pipeline.fps), arguments.limit_pairs)
-    frames = round(arguments.answer_s * pipeline.fps)
-    effects = sorted({*power_before.EFFECTS, arguments.smallest_effect})
-    rows = power_before.power_table(items, pipeline.statistics, frames, np.random.default_rng(arguments.seed), effects)
     units = len({item.unit for item in items})
     if units < 2:
         raise UserError(f"expected at least 2 independent pairs of people in the split {arguments.split} of "
                         f"{arguments.dataset}, found {units} ({len(items)} exchanges): how much pairs differ cannot be "
                         "told from one")  # fmt: skip
+    frames = round(arguments.answer_s * pipeline.fps)
+    effects = sorted({*power_before.EFFECTS, arguments.smallest_effect})
+    known = layout == pipeline.layout
+    stats = pipeline.statistics if known else power_before.statistics_of(items, layout, pipeline.fps)
+    rows = power_before.power_table(items, stats, frames, np.random.default_rng(arguments.seed), effects)
     print(f"{arguments.dataset}, {arguments.split}: {len(items)} exchanges, {units} independent pairs"
           + ("" if units >= FEWEST_UNITS else f"; the protocol wants at least {FEWEST_UNITS}"))
     print("An ideal model's loss gap against another turn, and against none; one-sided tests at 5 %:")
@@ -136,14 +143,16 @@ def _write(out: Path, findings: Findings, arguments, head, videos, judged, clock
         store_knob(arguments.model, page.knob(findings))
     title = f"{Path(arguments.model).name} on {Path(arguments.dataset).resolve().name}"
     document = {
-        "format": page.FORMAT, **page.to_json(findings), "knob": page.knob(findings), "blind": judged,
+        "format": page.FORMAT, **page.to_json(findings), "blind": judged,
+        "knob": page.knob(findings) if findings.doses else None,
         "seconds": {name: round(seconds, 1) for name, seconds in clock.items()},
     }  # fmt: skip
     texts = {
         "report.json": json.dumps(document, indent=1, allow_nan=False) + "\n",
-        "knob.json": json.dumps(page.knob(findings), indent=1) + "\n",
         "report.html": page.to_html(findings, title, head, videos, judged, clock),
     }
+    if findings.doses:
+        texts["knob.json"] = json.dumps(page.knob(findings), indent=1) + "\n"
     for name, text in texts.items():
         write_text(out / name, text)
 
@@ -199,8 +208,8 @@ def _video(path: Path, frames, fps: float, sound: Tensor) -> bytes:
 
 
 def _turn(exchange) -> bytes:
-    """The previous turn's last 6 s, as WAV."""
-    audio = previous_turn(exchange).audio
+    """The previous turn's last 6 s, as the model hears it, as WAV."""
+    audio = previous_turn(cut_at_onset(exchange)).audio
     audio = torch.zeros(SAMPLING_RATE) if audio is None else normalise_loudness(audio, SAMPLING_RATE)
     samples = (audio[-6 * SAMPLING_RATE :].clamp(-1, 1) * 32767).short().numpy().tobytes()
     out = io.BytesIO()

@@ -18,7 +18,7 @@ from diffdyad.evaluation.foreign import ReadOptions
 from diffdyad.evaluation.report import Report
 from diffdyad.evaluation.score import score
 from diffdyad.evaluation.work import ScoreSettings
-from diffdyad.judging.nearest import NAME, NearestNeighbour
+from diffdyad.judging.nearest import LOOKED_AT, NAME, NearestNeighbour
 from diffdyad.sample import load_pipeline
 
 
@@ -38,6 +38,9 @@ def evaluate_model(arguments: argparse.Namespace, progress: bool) -> Report:
     shards = ExchangeShards(arguments.dataset, arguments.split)
     chosen = spread(len(shards), arguments.limit)
     nearest = arguments.model == NAME and not Path(NAME).is_dir()
+    if nearest and arguments.split == LOOKED_AT:
+        raise UserError(f"expected --split other than {LOOKED_AT} for --model {NAME}, which copies the answers of that "
+                        "split: it would find each of them itself")  # fmt: skip
     pipeline = NearestNeighbour(arguments.dataset) if nearest else load_pipeline(arguments.model, arguments.device)
     asked = AnswerSettings(arguments.num_samples, arguments.guidance_scale, arguments.start == "listen",
                            arguments.steps, arguments.seed)  # fmt: skip

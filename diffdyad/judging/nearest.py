@@ -18,6 +18,7 @@ from diffdyad.evaluation.trim import cut, fit_length
 from diffdyad.motion import Motion
 
 NAME = "nearest"
+LOOKED_AT = "train"
 _LOOKED_AT_S = 4.0
 _STEP_S = 0.2
 _BANDS = 16
@@ -26,7 +27,7 @@ _BANDS = 16
 class NearestNeighbour:
     """Answers with other people's motion; what it looks at: `most` training exchanges, evenly spread."""
 
-    def __init__(self, dataset: str | Path, most: int = 2000, split: str = "train"):
+    def __init__(self, dataset: str | Path, most: int = 2000, split: str = LOOKED_AT):
         shards = ExchangeShards(dataset, split)
         step = max(1, -(-len(shards) // most))
         self._encoder, keys, self._motions = None, [], []

@@ -34,8 +34,9 @@ def without_bleed(own: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, bool]
 
     Left alone where the two have nothing in common: a room's noise is no bleed.
     """
-    if not len(own) or len(own) != len(other):
+    if not len(own) or not len(other):
         return own, False
+    other = np.pad(other[: len(own)], (0, max(0, len(own) - len(other))))  # a few samples more or less
     num_frames = int(len(own) / SAMPLING_RATE * _RATE_HZ)
     own_speaks, other_speaks = speaking_frames([own, other], _RATE_HZ, num_frames)
     frames = other_speaks & ~own_speaks

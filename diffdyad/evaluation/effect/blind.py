@@ -81,7 +81,7 @@ def read_answers(folder: Path, paths: Sequence[Path | str] | None = None) -> dic
                 preferred.append(row["videos"][answer["preferred"]])
             if answer.get("turn") is not None:
                 turns[row["asked"]].append(row["turns"][answer["turn"]] == TRUE)
-    shares = {f"fits best: {name}": _share(sum(p == name for p in preferred), len(preferred), 1 / 3)
+    shares = {f"liked best: {name}": _share(sum(p == name for p in preferred), len(preferred), 1 / 3)
               for name in (TRUE, NULL, NEAR)}  # fmt: skip
     shares |= {f"took the true turn for that of an answer to {name}": _share(sum(right), len(right), 0.5)
                for name, right in turns.items()}  # fmt: skip

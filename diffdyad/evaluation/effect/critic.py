@@ -65,7 +65,9 @@ def real_pairs(
             items = read_items(dataset, other, cache, reading, workers, most - len(found), progress)
             found += [Pair(item.features, item.session, frozenset((item.previous_speaker, item.responder)))
                       for item in items]  # fmt: skip
-    return [pair for pair in found if not pair.people & people and pair.features.turn.features][:most]
+    # of a turn that outlasts the onset, features of a training may know what an answer's own turn must not
+    return [pair for pair in found if not pair.people & people and pair.features.turn.features
+            and pair.features.previous_end_s <= 0][:most]  # fmt: skip
 
 
 def _with_names(shard: Path, items: Sequence[ExchangeFeatures]) -> list[Pair]:

@@ -53,7 +53,9 @@ class Dose:
     @property
     def is_usable(self) -> bool:
         natural = all(NATURAL[0] <= ratio <= NATURAL[1] for ratio in (self.jerk, self.speed))
-        return self.scale <= 1 or (self.cosine_low >= LEAST_COSINE and self.lips_hold and natural)
+        return self.scale == 0 or (
+            self.lips_hold and natural and (self.scale <= 1 or self.cosine_low >= LEAST_COSINE)
+        )
 
 
 def asks(chosen: Sequence[int], answers: Answers) -> list[Ask]:

@@ -27,9 +27,10 @@ _NUM_RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class Effect:
-    """A mean over units with its interval (95 %), its one-sided p-value against 0 and its size in deviations.
+    """A mean over units with its interval (95 %), its p-value against 0 and its size in deviations.
 
-    d_z: the mean over the units' standard deviation; NaN where that is zero.
+    p_value: one-sided, of a mean above 0, unless `effect_of` was asked for both sides; d_z: the mean over the units'
+    standard deviation; NaN where that is zero.
     """
 
     mean: float
@@ -52,16 +53,18 @@ def unit_means(values, units) -> Array:
     return np.array([values[known & (units == name)].mean() for name in names])
 
 
-def effect_of(values, units, generator: np.random.Generator) -> Effect:
+def effect_of(values, units, generator: np.random.Generator, two_sided: bool = False) -> Effect:
     """The effect of values (N,), NaN = undefined, of units (N,); every unit counts alike."""
     means = unit_means(values, units)
     if len(means) < 2:
         mean = float(means.mean()) if len(means) else math.nan
         return Effect(mean, math.nan, math.nan, 1.0, math.nan, len(means))
     interval = bootstrap_interval(means, generator)
+    p_value = sign_flip_p_value(means, generator)
+    if two_sided:
+        p_value = min(1.0, 2 * min(p_value, sign_flip_p_value(-means, generator)))
     return Effect(
-        float(means.mean()), interval.low, interval.high, sign_flip_p_value(means, generator),
-        standardised_mean(means), len(means),
+        float(means.mean()), interval.low, interval.high, p_value, standardised_mean(means), len(means)
     )  # fmt: skip
 
 

@@ -12,11 +12,13 @@ import numpy as np
 
 from diffdyad.evaluation.arrays import Array
 from diffdyad.evaluation.diversity import energy_score
-from diffdyad.evaluation.effect.inference import ALPHA, equivalence, sign_flip_p_value, unit_means
+from diffdyad.evaluation.effect.inference import ALPHA, equivalence, ratio_interval, sign_flip_p_value, unit_means
 from diffdyad.evaluation.effect.retrieval import GALLERY, ranks
 from diffdyad.evaluation.intervals import Estimate, exact_binomial_interval
 
-ENDPOINTS = ("loss gap, another turn", "loss gap, no turn", "energy score", "retrieval", "lips' equivalence")
+ENDPOINTS = ("loss gap, another turn", "loss gap, no turn", "energy score", "retrieval", "lips' equivalence",
+             "absence of the smallest effect", "absence, where pairs react unlike each other")
+SMALLEST_EFFECT = 0.01  # partial R2
 NUM_UNITS, NUM_EXCHANGES, NUM_ANSWERED, NUM_SAMPLES = 53, (5, 13), 32, 8
 _DIMENSIONS = 20
 
@@ -34,7 +36,9 @@ class FalseAlarms:
 
 
 def false_alarms(num_datasets: int, seed: int = 0, progress=None) -> list[FalseAlarms]:
-    """Per endpoint, over so many simulated datasets. lips: the change is exactly the margin, and taken for none."""
+    """Per endpoint, over so many simulated datasets. lips: the change is exactly the margin, and taken for none;
+    absence: the effect is exactly the smallest of interest, and taken for smaller, where all pairs react as much as
+    they move, and where that ratio differs among them by a factor of e^0.5."""
     alarms = np.zeros(len(ENDPOINTS), int)
     for number in range(num_datasets):
         alarms += _dataset(np.random.default_rng([seed, number]))
@@ -72,7 +76,19 @@ def _dataset(rng: np.random.Generator) -> Array:
         alarmed(losses[1] - losses[0], units), alarmed(_no_turn(left, reaction(len(units), units), rng), units),
         alarmed(energies[1] - energies[0], answered), alarmed(own[0] - own[1], answered),
         equivalence(opening, margin).holds,
+        *(_is_missed(left, units, scale, spread, rng) for spread in (0.0, 0.5)),
     ], int)  # fmt: skip
+
+
+def _is_missed(left: Array, units: Array, scale: Array, spread: float, rng: np.random.Generator) -> bool:
+    """Whether an effect of the smallest size of interest is taken for smaller: an ideal model's, whose reaction is a
+    part of the truth. spread: of the logarithm of how much pairs react."""
+    reaction = (scale * rng.lognormal(0, spread, NUM_UNITS))[units, None] * rng.normal(size=left.shape)
+    # Student's t of 4 degrees has a variance of 2 and the pair's own offset 1; a lognormal's square means e^(2 s^2)
+    reaction *= np.sqrt(SMALLEST_EFFECT / (1 - SMALLEST_EFFECT) * 3 / np.exp(2 * spread**2))
+    without = np.square(left + reaction).mean(1)
+    found = ratio_interval(without - np.square(left).mean(1), without, units, rng, 0.9, num_resamples=2000)
+    return found.high < SMALLEST_EFFECT
 
 
 def _no_turn(left: Array, reaction: Array, rng: np.random.Generator) -> Array:

@@ -16,6 +16,7 @@ from diffdyad.evaluation.effect import pictures
 from diffdyad.evaluation.effect.conditions import ABOUT, NEAR, NULL, OCCLUSION_S
 from diffdyad.evaluation.effect.inference import Effect
 from diffdyad.evaluation.effect.protocol import Findings
+from diffdyad.evaluation.effect.where import half_life_s
 from diffdyad.evaluation.report import Report
 from diffdyad.head import HeadModel
 
@@ -198,7 +199,6 @@ def _where(findings: Findings, head: HeadModel | None) -> str:
     regions = list(found.regions_mm[NULL])
     rows = [[name, *(_number(found.regions_mm[name].get(region)) for region in regions),
              _number(found.head_deg.get(name))] for name in found.regions_mm]  # fmt: skip
-    half = f"{found.half_life_s:.2g} s" if math.isfinite(found.half_life_s) else "longer than what was looked at"
     text = (
         "<h2>Where, when, and which part of the turn</h2><p class=note>Of the mean of what the model expects, true "
         "turn against none: descriptive.</p>"
@@ -207,7 +207,7 @@ def _where(findings: Findings, head: HeadModel | None) -> str:
         + _image(pictures.time_curves(
             found.times_s, {"against none": found.curves_mm[NULL], "against another turn": found.curves_mm[NEAR]},
             "when"), "effect over time")
-        + f"<p>Half of it is gone after {half}.</p>"
+        + f"<p>Half of it is gone after {_half(found.times_s, found.curves_mm[NULL])}.</p>"
         + _image(pictures.occlusion_bars(found.occlusion_s, found.occlusion_mm, OCCLUSION_S), "occlusion")
     )  # fmt: skip
     if split is None:
@@ -218,7 +218,14 @@ def _where(findings: Findings, head: HeadModel | None) -> str:
         f"{split.num_exchanges} exchanges at the same noise: shares of the variance of the face's points.</p>"
         + _table(["", "share"], shares)
         + _image(pictures.time_curves(split.times_s, split.curves_mm, "how long the start and the turn last"), "split")
+        + "".join(f"<p>Half of what the {name} does is gone after {_half(split.times_s, curve)}.</p>"
+                  for name, curve in split.curves_mm.items())
     )  # fmt: skip
+
+
+def _half(times_s, curve) -> str:
+    seconds = half_life_s(times_s, curve)
+    return f"{seconds:.2g} s" if math.isfinite(seconds) else "longer than what was looked at"
 
 
 def _lips(findings: Findings) -> str:

@@ -21,7 +21,7 @@ from diffdyad.evaluation.arrays import Array
 from diffdyad.evaluation.effect.conditions import NEAR, NULL
 from diffdyad.evaluation.effect.inference import POWER, power_of, unit_means, units_needed
 from diffdyad.evaluation.effect.reading import Item
-from diffdyad.motion import MotionStats
+from diffdyad.motion import MotionLayout, MotionStats
 
 EFFECTS = (0.003, 0.01, 0.03, 0.1)
 REACTIVE_SHARE, FADE_S = 0.25, 2.0
@@ -59,6 +59,12 @@ def power_table(
         d_z = float(np.median(sizes))
         rows.append(PowerRow(effect, contrast, d_z, power_of(d_z, num_units), units_needed(d_z, POWER)))
     return rows
+
+
+def statistics_of(items: Sequence[Item], layout: MotionLayout, fps: float) -> MotionStats:
+    """Of the answers themselves, where no model of their basis is at hand."""
+    motion = torch.cat([item.features.motion[item.features.valid[:, 0]] for item in items])
+    return MotionStats.for_layout(layout, fps).fit(motion.mean(0), motion.std(0))
 
 
 def residuals(items: Sequence[Item], stats: MotionStats, num_frames: int) -> tuple[Array, Array]:

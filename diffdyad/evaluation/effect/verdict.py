@@ -67,30 +67,34 @@ def decide(evidence: Evidence) -> Verdict:
         *([] if e.retrieval.testable else [f"Retrieval is not testable: {e.retrieval.why_not}."]),
         _say_placebo(e.placebo), _say_lips(e.lips),
     ]  # fmt: skip
-    if e.gap.holds and second.holds and placebo_null and lips_hold:
+    bounded = [name for name, r2 in e.partial_r2.items() if r2.high < e.smallest_effect]
+    found = e.gap.holds and second.holds and placebo_null and lips_hold
+    if found and not bounded:
         size = e.partial_r2["null"]
         return Verdict(
             MEANINGFUL, "The context matters: what was said before changes the expression in the right direction, more "
             f"than another turn of the same speaker would. It explains {_percent(size.value)} of the expression given "
             f"the own audio (90 % interval {_percent(size.low)} to {_percent(size.high)}).", reasons,
         )  # fmt: skip
-    bounded = [name for name, r2 in e.partial_r2.items() if r2.high < e.smallest_effect]
-    powered = [name for name in bounded if e.power_at_smallest[name] >= POWER]
-    if powered:
-        name = powered[0]
+    # what was found needs no power to be called small
+    absent = [name for name in bounded if found or e.power_at_smallest[name] >= POWER]
+    if absent:
+        name = absent[0]
         r2 = e.partial_r2[name]
         reasons.append(
             f"Partial R2 against {name}: {_percent(r2.value)}, below {_percent(r2.high)} with 95 % confidence; "
             f"an effect of {_percent(e.smallest_effect)} would have been found with a power of "
             f"{_percent(e.power_at_smallest[name])}."
         )  # fmt: skip
-        if e.retrieval.testable:
+        if e.retrieval.testable and not found:
             reasons.append("Real answers do tell which turn came before (the critic finds it more often than a near "
                            "one): there is more in the data than this model shows.")  # fmt: skip
+        what = "To this model the context matters, but too little" if found else (
+            "To this model the context does not matter"
+        )
         return Verdict(
-            NOT_MEANINGFUL, f"To this model the context does not matter: its effect against {_WRONG[name]} is smaller "
-            f"than the smallest of interest, {_percent(e.smallest_effect)} of the expression given the own audio.",
-            reasons,
+            NOT_MEANINGFUL, f"{what}: its effect against {_WRONG[name]} is smaller than the smallest of interest, "
+            f"{_percent(e.smallest_effect)} of the expression given the own audio.", reasons,
         )  # fmt: skip
     return _open(evidence, second, placebo_null, lips_hold, reasons)
 
@@ -150,6 +154,8 @@ def _say(endpoint: Endpoint) -> str:
 def _say_placebo(placebo: dict[str, Effect]) -> str:
     if not placebo:
         return "No placebo could be made: no speaker has a third turn in a session, and no --placebo was given."
+    if len(placebo) == 1 and not next(iter(placebo.values())).is_positive:
+        return f"The placebo found nothing ({next(iter(placebo))}; no model trained on permuted contexts was given)."
     alarms = ", ".join(name for name, effect in placebo.items() if effect.is_positive)
     return f"The placebo found an effect: the instrument is not to be trusted here ({alarms})." if alarms else (
         "The placebo found nothing."

@@ -28,7 +28,8 @@ class Where:
     """heat_mm: (V,) mean change of each vertex, true turn against none; regions_mm: the same by region and contrast.
 
     times_s: (T,); curves_mm: contrast -> (T,) mean change of the face; half_life_s: of the curve against none, NaN
-    where it does not halve; occlusion_mm: (W,) change when so much of the turn is hidden, from its end backwards.
+    where it does not halve; occlusion_mm: (W,) change when so much of the turn is hidden, from its end backwards, its
+    sentence left as it is.
     """
 
     heat_mm: np.ndarray
@@ -95,8 +96,11 @@ def _occlusion(network, conditions, gaps, chosen, face, seed, progress) -> tuple
         motion = _raw(stats, network.predict(noisy.expand(len(contexts), -1, -1), network.last_timestep, encoded))
         motion = motion[:, : network.answer]
         change = face.change_mm(motion[1:], motion[:1].expand_as(motion[1:]))["face"].mean(-1)
-        there = begins < item.turn_s  # what was never said cannot be hidden
-        rows.append(np.where(there, change, np.nan))
+        # as if every window hid as many cells: of half a second at 5 a second, two or three fall into one
+        hid = np.array([int((contexts[0].mask & ~one.mask).sum()) for one in contexts[1:]])
+        usual = OCCLUSION_S * conditions.encoder.config.rate_hz
+        there = (begins < item.turn_s) & (hid > 0)  # what was never said cannot be hidden
+        rows.append(np.where(there, change * usual / np.maximum(hid, 1), np.nan))
         if progress:
             progress(done, len(chosen))
     known = np.isfinite(rows).any(0)
