@@ -103,6 +103,10 @@ def _number(value: float | None, digits: int = 3) -> str:
     return "0" if abs(value) < _ROUNDING else f"{value:.{digits}g}"
 
 
+def _brackets(interval) -> str:
+    return f"[{_number(interval.low)}, {_number(interval.high)}]"
+
+
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{cell}</th>" for cell in header)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
@@ -180,7 +184,8 @@ def _retrieval(findings: Findings) -> str:
     if found is None:
         return f"<h2>Retrieval</h2><p>Not testable: {html.escape(end.why_not)}.</p>"
     text = "" if end.testable else f"<p><b>Not testable:</b> {html.escape(end.why_not)}.</p>"
-    rows = [[name, _number(first), _number(mrr)] for name, (first, mrr) in found.rows.items()]
+    rows = [[name, *(f"{_number(value)} {_brackets(interval)}" for value, interval in zip(found.rows[name], intervals))]
+            for name, intervals in found.intervals.items()]  # fmt: skip
     rows.append(["chance", *map(_number, found.chance)])
     return (
         f"<h2>Retrieval: which of {findings.facts['gallery']} turns came before?</h2>{text}<p class=note>A critic "
@@ -266,9 +271,14 @@ def _controls(report: Report | None) -> str:
         return ""
     rows = list(report.rows)
     lines = [line for line in report.lines if line.name in _CONTROL_FIGURES]
-    table = [[f"{line.name}", *(_number(report.cells["all", row, line.name].value)
-                                if ("all", row, line.name) in report.cells else "&ndash;" for row in rows)]
-             for line in lines]  # fmt: skip
+
+    def cell(row: str, figure: str) -> str:
+        found = report.cells.get(("all", row, figure))
+        if found is None or found.value is None:
+            return "&ndash;"
+        return _number(found.value) + (f" {_brackets(found)}" if row == rows[0] else "")
+
+    table = [[line.name, *(cell(row, line.name) for row in rows)] for line in lines]
     return ("<h2>Control rows</h2><p class=note>The answers to the true turns, beside predictions that know nothing, "
             "or too much: a figure in which a control does as well says nothing about the model.</p>"
             + _table(["figure", *rows], table) + _undefined(report, rows, lines))  # fmt: skip

@@ -23,6 +23,7 @@ from diffdyad.evaluation.effect.gap import Gaps
 from diffdyad.evaluation.effect.inference import (
     Effect,
     Equivalence,
+    bootstrap_interval,
     effect_of,
     equivalence,
     power_of,
@@ -35,6 +36,7 @@ from diffdyad.evaluation.effect.reading import Item, Reading
 from diffdyad.evaluation.effect.setting import Crew, ProtocolSettings, Setting
 from diffdyad.evaluation.effect.verdict import Endpoint, Evidence, Verdict, decide
 from diffdyad.evaluation.gauge import FaceGauge
+from diffdyad.evaluation.intervals import Estimate
 from diffdyad.evaluation.report import Report
 from diffdyad.evaluation.score import score
 from diffdyad.evaluation.voice import frame_energy_db
@@ -51,9 +53,11 @@ CONTRASTS = (NEAR, NULL)
 
 @dataclass
 class Retrieval:
-    """rows: name -> (R@1, MRR) of the own turn; chance: of guessing; truth: the contrast that makes it testable."""
+    """rows: name -> (R@1, MRR) of the own turn; intervals: 95 % of both over units; chance: of guessing; truth: the
+    contrast that makes it testable."""
 
     rows: dict[str, tuple[float, float]]
+    intervals: dict[str, tuple[Estimate, Estimate]]
     chance: tuple[float, float]
     truth: Effect
     num_pairs: int
@@ -214,8 +218,15 @@ def _retrieval(network, answers, setting, settings, crew, rng) -> tuple[Retrieva
     own = retrieval.ranks(true_scores, np.zeros(len(items), int))
     near = retrieval.ranks(true_scores[with_near], near_place)
     ceiling = effect_of(own.reciprocal[with_near] - near.reciprocal, units[with_near], rng)
-    chosen, found, table = np.array(setting.chosen), {}, {}
-    table["truth"] = (float(own.first[chosen].mean()), float(own.reciprocal[chosen].mean()))
+    chosen, found, table, intervals = np.array(setting.chosen), {}, {}, {}
+    draws = np.random.default_rng([settings.seed, 8])
+
+    def note(row: str, first: np.ndarray, reciprocal: np.ndarray) -> None:
+        table[row] = (float(first.mean()), float(reciprocal.mean()))
+        means = [unit_means(values, units[chosen]) for values in (first, reciprocal)]
+        intervals[row] = tuple(bootstrap_interval(values, draws) for values in means)
+
+    note("truth", own.first[chosen], own.reciprocal[chosen])
     for condition in (TRUE, NEAR, NULL):
         motions = []
         for index in chosen:
@@ -223,14 +234,14 @@ def _retrieval(network, answers, setting, settings, crew, rng) -> tuple[Retrieva
             known = truths[index][1]  # as much of the answer as the truth has
             motions.append(torch.stack([vector(sample * known, known) for sample in samples.cpu()]))
         found[condition] = retrieval.ranks(of(torch.stack(motions), chosen), np.zeros(len(chosen), int))
-        table[condition] = (float(found[condition].first.mean()), float(found[condition].reciprocal.mean()))
+        note(condition, found[condition].first, found[condition].reciprocal)
     others = np.roll(chosen, 1)  # a control: the truth of other people
     shuffled = retrieval.ranks(
         of(torch.stack([vector(*truths[index]) for index in others]), chosen), np.zeros(len(chosen), int)
     )
-    table["truth of others"] = (float(shuffled.first.mean()), float(shuffled.reciprocal.mean()))
+    note("truth of others", shuffled.first, shuffled.reciprocal)
     contrast = effect_of(found[TRUE].reciprocal - found[NEAR].reciprocal, units[chosen], rng)
-    result = Retrieval(table, retrieval.chance(rows.shape[1]), ceiling, len(pairs), judge.correlations)
+    result = Retrieval(table, intervals, retrieval.chance(rows.shape[1]), ceiling, len(pairs), judge.correlations)
     why = "" if ceiling.is_positive else (
         f"the critic does not tell the true turn from a near one for real answers (p = {ceiling.p_value:.2g})"
     )
