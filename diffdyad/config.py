@@ -74,6 +74,7 @@ class DataConfig(Section):
     workers: int = Field(2, ge=1, description="processes that compute features")
     loader_workers: int = Field(0, ge=0, description="processes that make batches; 0: a thread of the training process")
     skip_corrupt: bool = Field(False, description="go on without shards that cannot be read")
+    keep_only: bool = Field(True, description="leave out exchanges that the dataset's filters reject")
     permute_turns: bool = Field(False, description="every answer after another's turn, for a placebo: a model that "
                                 "cannot have learnt what a turn does")  # fmt: skip
     window_s: tuple[float, float] = Field((4.0, 6.0), description="shortest and longest training window, seconds")

@@ -28,7 +28,8 @@ def add_data(kinds) -> None:
     ))  # fmt: skip
     _add_turns(kinds.add_parser(
         "turns", help="write who speaks when in a recording",
-        description="Writes who speaks when in one recording of two people, as RTTM: A spoke first.",
+        description="Writes who speaks when in one recording of two people, as RTTM: A is the first\n"
+        "channel or file; with one microphone, the first to speak.",
     ))  # fmt: skip
     _add_check(kinds.add_parser(
         "check", help="look for what is wrong in a dataset",

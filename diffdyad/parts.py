@@ -22,6 +22,7 @@ from diffdyad.data.disguise import Disguise
 from diffdyad.data.encoded import weights_of
 from diffdyad.data.exchange import shards
 from diffdyad.data.features import ExchangeFeatures, FeatureSettings
+from diffdyad.data.filtering import rejected
 from diffdyad.data.pool import Files, OnTheFly, Pool
 from diffdyad.denoiser import MotionDenoiser
 from diffdyad.errors import UserError
@@ -183,8 +184,9 @@ def _pools(
         make = _cached if config.data.features == "cached" else _on_the_fly
         found[split] = make(config, split, form, settings, around)
     permute = config.data.permute_turns
-    train = Pool(found["train"], config.data.stream, config.training.seed, permute)
-    validation = Pool(found["validation"], None, config.training.seed, permute)
+    left_out = {split: _rejected(config, split, around) for split in found}
+    train = Pool(found["train"], config.data.stream, config.training.seed, permute, left_out["train"])
+    validation = Pool(found["validation"], None, config.training.seed, permute, left_out["validation"])
     exchanges = validation.exchanges(0)
     validation.close()
     return train, exchanges
@@ -202,6 +204,19 @@ def _shards(config: RunConfig, split: str) -> list[list[Path]]:
             found.append([])
     if not any(found):
         raise UserError(f"expected parquet shards of the split {split!r} in one of data.datasets, found none")
+    return found
+
+
+def _rejected(config: RunConfig, split: str, around: Surroundings) -> list[set[str]]:
+    """Ids of the exchanges of each dataset that its filters reject, as they are now, not when features were made."""
+    if not config.data.keep_only:
+        return [set() for _ in config.data.sources]
+    found = []
+    for source, paths in zip(config.data.sources, _shards(config, split)):
+        found.append(ids := set(rejected(paths, config.data.skip_corrupt)))
+        if ids and around.is_main:
+            around.warn(f"{source.path}, {split}: {len(ids)} exchanges are left out, as the dataset's filters reject "
+                        "them (data.keep_only=false takes them, too)")  # fmt: skip
     return found
 
 

@@ -1,6 +1,7 @@
 """Features: computed once and found again, or on the fly; pools that move over shards; pretrained encoders."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -14,8 +15,10 @@ from diffdyad.cli import main
 from diffdyad.config import StreamConfig
 from diffdyad.context import ContextEncoder
 from diffdyad.data import encoded, features, store
+from diffdyad.data.columns import read_rows, replace_columns
 from diffdyad.data.exchange import shards
 from diffdyad.data.features import FeatureSettings
+from diffdyad.data.filtering import rejected
 from diffdyad.data.intake import Format, Shard
 from diffdyad.data.pool import Files, Pool
 from diffdyad.errors import UserError
@@ -103,6 +106,27 @@ def test_permuted_turns_are_all_anothers_and_the_same_in_every_run(dataset, tmp_
     assert own.keys() == other.keys() and len(set(own.values())) == len(own) > 1
     assert sorted(own.values()) == sorted(other.values()) and all(own[name] != other[name] for name in own)
     assert turns(permute_turns=True) == other
+
+
+def test_what_filters_reject_is_left_out_however_old_the_features_are(dataset, tmp_path, capsys):
+    folder = shutil.copytree(dataset, tmp_path / "dataset")
+    first = f"data.cache={tmp_path / 'store'}"
+    train(small_config(tmp_path / "all", folder, first))
+    assert "left out" not in capsys.readouterr().err
+    for path in shards(folder, "train"):  # as `data filter` does
+        names = [row["exchange_id"] for row in read_rows(path, ["exchange_id"])]
+        replace_columns(path, path, {"keep": [name != "e-4" for name in names]})
+    assert list(rejected(shards(folder, "train"))) == ["e-4"]
+    pool = Pool(Files([build(folder, tmp_path)]), None, 4, left_out=[{"e-4"}])
+    assert {item.exchange_id for item in pool.exchanges(0)} == {f"e-{seed}" for seed in (0, 1, 2, 3, 5)}
+    train(small_config(tmp_path / "kept", folder, first))
+    said = capsys.readouterr().err
+    assert "train: 1 exchanges are left out" in said and "data.keep_only=false" in said
+    train(small_config(tmp_path / "again", folder, first, "data.keep_only=false"))
+    assert "left out" not in capsys.readouterr().err
+    everything, kept, again = (weights(tmp_path / name) for name in ("all", "kept", "again"))
+    assert all(torch.equal(everything[name], again[name]) for name in again)
+    assert not all(torch.equal(everything[name], kept[name]) for name in kept)
 
 
 def weights(folder, step=6):

@@ -11,14 +11,15 @@ import torch
 
 from diffdyad import rotation
 from diffdyad.data import arkit
-from diffdyad.data.importers import swapped
-from diffdyad.data.importers.cutting import rest
+from diffdyad.data.importers import importer_of, swapped
+from diffdyad.data.importers.cutting import cut, rest
 from diffdyad.data.importers.react import head_rotation
-from diffdyad.data.importers.recording import Item
+from diffdyad.data.importers.recording import Item, Recording, Side
 from diffdyad.data.importers.splits import assign, components
 from diffdyad.data.recordings.frames import merge
 from diffdyad.data.recordings.gate import speech_of
 from diffdyad.data.recordings.turns import find_turns
+from diffdyad.errors import UserError
 from diffdyad.motion import Motion, MotionLayout
 
 LOOK = math.radians(35)
@@ -199,6 +200,28 @@ def test_the_source_s_split_is_kept_and_leakage_is_said():
     by_people = assign([*train, *test], own=False)
     held_out = {p for i in [*train, *test] if by_people.of[i.item_id] != "train" for p in i.people}
     assert not held_out & {p for i in [*train, *test] if by_people.of[i.item_id] == "train" for p in i.people}
+
+
+def test_a_manifest_s_people_stay_in_one_split():
+    monday, wednesday = Item("monday", (), ("anna", "ben")), Item("wednesday", (), ("anna", "dora"), "test")
+    others = items(*[(f"x{k}", f"y{k}") for k in range(8)])
+    splits = assign([monday, wednesday, *others], strict=True)
+    assert splits.of["monday"] == splits.of["wednesday"] == "test" and "validation" in splits.of.values()
+    assert not any("in training, too" in note for note in splits.notes)
+    friday = Item("friday", (), ("ben", "carl"), "train")
+    with pytest.raises(UserError, match=r"found test \(wednesday\) and train \(friday\)"):
+        assign([monday, wednesday, friday], strict=True)
+
+
+@pytest.mark.parametrize("listener", [1, None])
+def test_who_listens_or_talks_alone_is_cut_at_shots(listener, tmp_path):
+    talk = made.Talk(3, seconds=30.0, turns=[(0, 0.1, 29.9)])
+    sides = [Side("anna", talk.waveform(0)), Side("ben")] if listener else [Side("anna", talk.waveform(0))]
+    recording = Recording(sides, 30.0, listener=listener, cuts_s=[9.0, 9.4])
+    session = cut(recording, Item("talk", (), ("anna", "ben")), importer_of("vico")(tmp_path), "train", "hash")
+    spans = [(e.session_onset_s + e.start_s, e.session_onset_s + e.end_s) for e in session.exchanges]
+    assert spans[0][0] == 0 and spans[-1][1] > 29
+    assert not any(start < shot - 0.02 and end > shot + 0.02 for start, end in spans for shot in (9.0, 9.4))
 
 
 def test_too_few_people_to_split():

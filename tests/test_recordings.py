@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import SHARED_DATA
+from conftest import REPOSITORY, SHARED_DATA
 
 from diffdyad.cli import main
 from diffdyad.data.exchange import ExchangeShards
@@ -237,6 +237,12 @@ def test_answers_are_adjacent_long_enough_and_chained():
     assert find_answers(turns, end_s=9.0)[-1].turn.start_s == 3.8
 
 
+def test_what_lies_within_a_turn_does_not_come_between():
+    laugh, question = Turn(1, 5.0, 5.6, "nonverbal"), Turn(1, 7.0, 8.2)
+    answers = find_answers([Turn(0, 0.0, 10.0), laugh, question, Turn(1, 10.3, 14.0)])
+    assert [(a.previous.start_s, a.turn.start_s) for a in answers] == [(0.0, 10.3)]
+
+
 # -------------------------------------------------------------------------------------------------------------- build
 
 
@@ -346,6 +352,21 @@ def test_machines_share_the_work_by_the_folder_alone(built, tmp_path):
     for wrong in ("0/2", "3/2", "1", "a/b"):
         with pytest.raises(UserError, match="i/n"):
             parse_shard(wrong)
+
+
+def test_machines_that_begin_at_once_share_the_work(built, tmp_path):
+    source, out = built
+    shutil.copytree(source, tmp_path / "source")
+    content = yaml.safe_load((source / "manifest.yaml").read_text())
+    shutil.copytree(out, tmp_path / "out")  # of another manifest, which all of them find and clear away
+    content["license"] = "CC-BY-4.0"
+    (tmp_path / "source" / "manifest.yaml").write_text(yaml.safe_dump(content))
+    words = ["data", "build", tmp_path / "source" / "manifest.yaml", "--out", tmp_path / "out", "--workers", "1"]
+    command = [sys.executable, "-m", "diffdyad.cli", *map(str, words), "--shard"]
+    runs = [subprocess.Popen([*command, f"{k}/3"], cwd=REPOSITORY) for k in (1, 2, 3)]
+    assert [run.wait(120) for run in runs] == [0, 0, 0]
+    alone = build_dataset(tmp_path / "source" / "manifest.yaml", tmp_path / "alone", 1)
+    assert contents(tmp_path / "out") == contents(alone.out)
 
 
 def test_a_corrupt_file_is_named_and_the_others_are_done(built, tmp_path, capsys):

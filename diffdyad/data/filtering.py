@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from diffdyad.data.columns import read_rows, replace_columns
 from diffdyad.data.exchange import SPLITS
 from diffdyad.data.filters import COLUMNS, Filters, reject_reasons
+from diffdyad.data.intake import CorruptShard
 from diffdyad.errors import UserError
 from diffdyad.lock import only_one
 from diffdyad.staging import cleared, staged
@@ -114,6 +115,18 @@ def _write(
     text = card.read_text(encoding="utf-8") if card.is_file() else f"# {folder.resolve().name}\n"
     (target / CARD).write_text(_with_section(text, tally.section()), encoding="utf-8")
     return tally
+
+
+def rejected(paths: Sequence[Path], skip_corrupt: bool = False) -> Iterator[str]:
+    """Ids of the exchanges of these shards that `keep` leaves out; none where a shard has no such column."""
+    for path in paths:
+        try:
+            for row in read_rows(path, ("exchange_id", "keep")):
+                if row.get("keep") is False:
+                    yield row["exchange_id"]
+        except (OSError, ValueError):
+            if not skip_corrupt:
+                raise CorruptShard(f"cannot read {path}") from None
 
 
 def judge_files(paths: Sequence[Path], filters: Filters) -> Tally:

@@ -7,7 +7,7 @@ of processes, and after a resumed run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,11 +87,16 @@ def with_turns_permuted(items: Sequence[ExchangeFeatures], generator: torch.Gene
 class Pool:
     """The exchanges of any step. make: windows over exchanges, once their statistics are known.
 
-    permute_turns: previous turns are exchanged among the exchanges of a shard.
+    permute_turns: previous turns are exchanged among the exchanges of a shard; left_out: ids of exchanges, of every
+    dataset, that are passed over.
     """
 
-    def __init__(self, source: Files | OnTheFly, stream: StreamConfig | None, seed: int, permute_turns: bool = False):
+    def __init__(
+        self, source: Files | OnTheFly, stream: StreamConfig | None, seed: int, permute_turns: bool = False,
+        left_out: Sequence[Collection[str]] | None = None,
+    ):
         self.source, self.stream, self.seed, self.permute_turns = source, stream, seed, permute_turns
+        self.left_out = left_out
         self.make: Callable[[Sequence[ExchangeFeatures]], ExchangeWindows] | None = None
         self._loaded: dict[Member, list[ExchangeFeatures]] = {}
         self._members: tuple[Member, ...] | None = None
@@ -128,6 +133,8 @@ class Pool:
 
     def _take(self, member: Member) -> list[ExchangeFeatures]:
         items = self.source.take(member)
+        if self.left_out and self.left_out[member[0]]:
+            items = [item for item in items if item.exchange_id not in self.left_out[member[0]]]
         return with_turns_permuted(items, keyed_generator(self.seed, "turns", *member)) if self.permute_turns else items
 
     def at(self, step: int) -> ExchangeWindows:

@@ -83,10 +83,12 @@ def go_on(faces: np.ndarray, last: np.ndarray | None) -> np.ndarray:
 
 @dataclass
 class FaceTrack:
-    """motion: at the rate of the landmarks; error_px: (T,) in pictures of at most 640 pixels, NaN = no face."""
+    """motion: at the rate of the landmarks; error_px: (T,) in pictures of at most 640 pixels, NaN = no face; cuts:
+    frames that begin a shot."""
 
     motion: Motion
     error_px: Tensor
+    cuts: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.motion)
@@ -127,7 +129,7 @@ def fit_track(
                 errors.append(torch.full((count,), torch.nan))
     motion = replace(first.motion, values=torch.cat([part.values for part in parts]),
                      valid=torch.cat([part.valid for part in parts]))  # fmt: skip
-    return FaceTrack(motion, torch.cat(errors))
+    return FaceTrack(motion, torch.cat(errors), tuple(cuts))
 
 
 def _blocks(landmarks: np.ndarray) -> Iterator[np.ndarray]:

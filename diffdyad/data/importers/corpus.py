@@ -43,6 +43,7 @@ from diffdyad.data.scores import add_scores
 from diffdyad.data.workers import spawned
 from diffdyad.errors import UserError
 from diffdyad.flame import FLAME_BASES
+from diffdyad.lock import NAME as HELD
 from diffdyad.lock import only_one
 from diffdyad.staging import DISK_FULL, check_folder, whole, write_text
 
@@ -93,7 +94,7 @@ def import_dataset(
             raise UserError(f"expected names of their own, found {other!r} and {item.item_id!r}, which become one")
     if options.limit is not None:
         items = items[: options.limit]
-    splits = assign(items, own=options.split == "source")
+    splits = assign(items, own=options.split == "source", strict=importer.rebuilds)
     out = Path(out_dir)
     settings = {
         "importer": name, "version": [VERSION, importer.version], "options": options.identity(),
@@ -101,9 +102,10 @@ def import_dataset(
     }  # fmt: skip
     jobs = split_work(importer, items, splits.of)
     settle(out)
-    _claim(out, settings, importer.rebuilds)
+    _prepare(out)
     mine = [job for job in jobs if job.number % shard.count == shard.index]
-    with only_one(out / JOURNAL, wait=True):  # another machine may be about to finish
+    with only_one(out / JOURNAL, wait=True):  # another machine may be about to begin, or to finish
+        _claim(out, settings, importer.rebuilds)
         drop_damaged(out, jobs)
         todo = [job for job in mine if not job.journal_path(out).exists() or is_stale(job, out, importer)]
         finished = _is_finished(out)
@@ -124,7 +126,8 @@ def import_dataset(
     if len(done) < len(jobs):
         notes.append(f"{len(jobs) - len(done)} of {len(jobs)} parts are not done yet: they are other machines' "
                      "(--shard), the last of which finishes the dataset")  # fmt: skip
-    report = collect(out, importer, journals, notes, sum(len(job.items) for job in done))
+    with only_one(out / JOURNAL, wait=True):
+        report = collect(out, importer, journals, notes, sum(len(job.items) for job in done))
     if len(done) < len(jobs) or not anew:
         return report
     if not sum(report.exchanges.values()):
@@ -185,8 +188,25 @@ def _config_hash(name: str, importer: Importer, options: ImportOptions) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def _prepare(out: Path) -> None:
+    """The folder, with a place for what is being made. Raises UserError where it holds other things."""
+    check_folder(out)
+    ours = (JOURNAL, STEPS, MARKER)
+    if out.exists() and not (out / MARKER).exists() and any(
+        path.name not in ours and not path.name.startswith(f".{MARKER}.") for path in out.iterdir()
+    ):
+        raise UserError(f"expected a new or empty folder, found other files in {out}; give another --out")
+    try:
+        (out / JOURNAL).mkdir(parents=True, exist_ok=True)
+    except PermissionError:
+        raise UserError(f"cannot write to {out}: permission denied; give another --out") from None
+
+
 def _claim(out: Path, settings: dict[str, Any], rebuilds: bool) -> None:
-    """Prepares the folder, or finds that it is prepared. rebuilds: an import of other settings gives way."""
+    """Finds that the folder is prepared, or marks it. rebuilds: an import of other settings gives way.
+
+    The folder is held meanwhile: of many machines that begin at once, one does this for all.
+    """
     marker = out / MARKER
     if marker.exists():
         try:
@@ -196,7 +216,8 @@ def _claim(out: Path, settings: dict[str, Any], rebuilds: bool) -> None:
         found.pop("finished", None)
         if found != settings and rebuilds and found.get("importer") == settings["importer"]:
             for path in (*out.glob("*-*-of-*.parquet"), *(out / JOURNAL).glob("*")):
-                path.unlink()
+                if path.name != HELD:
+                    path.unlink(missing_ok=True)
             write_text(marker, _as_marker(settings))
         elif found != settings:
             differ = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
@@ -204,16 +225,8 @@ def _claim(out: Path, settings: dict[str, Any], rebuilds: bool) -> None:
                 f"expected an import of the same source and settings in {out}, found another ({', '.join(differ)} "
                 "differ); give another --out"
             )
-        (out / JOURNAL).mkdir(exist_ok=True)
         return
-    check_folder(out)
-    if out.exists() and any(path.name not in (JOURNAL, STEPS) for path in out.iterdir()):
-        raise UserError(f"expected a new or empty folder, found other files in {out}; give another --out")
-    try:
-        (out / JOURNAL).mkdir(parents=True, exist_ok=True)
-        write_text(marker, _as_marker(settings))
-    except PermissionError:
-        raise UserError(f"cannot write to {out}: permission denied; give another --out") from None
+    write_text(marker, _as_marker(settings))
 
 
 # --------------------------------------------------------------------------------------------------------------- work

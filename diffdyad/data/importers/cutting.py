@@ -228,16 +228,20 @@ class _Maker:
             (previous.start_s, previous.end_s), (turn.start_s, turn.end_s),
         )  # fmt: skip
 
+    def _cuts(self) -> list[int]:
+        """Frames that begin a shot, in order."""
+        return sorted({frame for cut in self.cuts_s if 0 < (frame := round(cut * FPS)) < self.num_frames})
+
     def listening(self, listener: int) -> None:
         """One speaks, the other listens: the previous turn is what is heard, and no answer follows."""
         longest = round(LONGEST_PREVIOUS_S * FPS)
-        pieces = -(-self.num_frames // longest)
-        edges = np.linspace(0, self.num_frames, pieces + 1).round().astype(int) if pieces else []
-        for number, (first, last) in enumerate(pairwise(edges)):
-            if last - first < _SHORTEST_LISTENING_S * FPS:
-                continue
-            span = (first / FPS, last / FPS)
-            self._append(first, last, last, 1 - listener, listener, 0.0, "silent", number > 0, span, span)
+        for begin, end in pairwise([0, *self._cuts(), self.num_frames]):
+            edges = np.linspace(begin, end, -(-(end - begin) // longest) + 1).round().astype(int)
+            for number, (first, last) in enumerate(pairwise(edges)):
+                if last - first < _SHORTEST_LISTENING_S * FPS:
+                    continue
+                span = (first / FPS, last / FPS)
+                self._append(first, last, last, 1 - listener, listener, 0.0, "silent", number > 0, span, span)
         if not self.session.exchanges:
             self.session.skipped = f"too short: {self.num_frames / FPS:.2f} s"
 
@@ -250,9 +254,13 @@ class _Maker:
         ]  # fmt: skip
         first = 0
         while self.num_frames - first >= _SHORTEST_ALONE_S * FPS:
+            shot = next((cut for cut in self._cuts() if cut > first), self.num_frames)
             limit = first + round(LONGEST_RESPONSE_S * FPS)
-            last = min(limit, self.num_frames)
-            if last < self.num_frames:
+            last = min(limit, shot)
+            if last < first + _SHORTEST_ALONE_S * FPS:
+                first = last
+                continue
+            if last < shot:
                 # where the speaker pauses, if that leaves at least half of the length
                 last = max([p for p in pauses if first + (limit - first) // 2 <= p <= limit], default=last)
             self._append(first, first, last, None, 0, 0.0, "verbal", False, (0.0, 0.0), (first / FPS, last / FPS))

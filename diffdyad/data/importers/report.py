@@ -108,11 +108,13 @@ def card(importer: Importer, report: ImportReport, settings: dict[str, Any]) -> 
         f"  - split: {split}\n    path: {split}-*.parquet" for split, count in report.exchanges.items() if count
     )
     notes = "\n".join(f"- {line}" for line in report.lines()[1:] if not line.startswith("failed: "))
+    command = "build" if importer.rebuilds else f"import {importer.name}"
     return _CARD.format(
         title=importer.title, files=files, counts=counts, notes=notes or "- none", hours=report.hours,
         license=importer.license or "not stated by the source", consent=importer.consent or "not stated by the source",
         tracker=importer.tracker or "none", basis=importer.expression_basis, failed=len(report.failed),
-        name=importer.name, settings=json.dumps(settings, sort_keys=True), filters=report.tally.section(),
+        settings=json.dumps(settings, sort_keys=True), filters=report.tally.section(),
+        command=command,
     )  # fmt: skip
 
 
@@ -127,14 +129,14 @@ configs:
 ---
 # {title}, as exchanges
 
-Imported by `diffdyad data import {name}`; {hours:.2f} h of exchanges. License of the source: {license}. Consent:
+Made by `diffdyad data {command}`; {hours:.2f} h of exchanges. License of the source: {license}. Consent:
 {consent}. Motion: tracker {tracker}, expression basis {basis}. Columns: as every dataset of diffdyad.
 
 | split | exchanges |
 |---|---|
 {counts}
 
-What the import says of itself ({failed} recordings could not be read; `sessions.jsonl` has a line for each recording,
+What that says of itself ({failed} recordings could not be read; `sessions.jsonl` has a line for each recording,
 with the rotation that its heads rested at and the hashes of its files):
 
 {notes}

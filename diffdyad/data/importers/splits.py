@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from diffdyad.data.importers.recording import Item
+from diffdyad.errors import UserError
 
 VALIDATION, TEST = 0.05, 0.08
 """Shares of the recordings that validate and test, where the source fixes none."""
@@ -43,10 +44,15 @@ def components(items: Sequence[Item]) -> list[list[Item]]:
     return [keyed[name] for name in sorted(keyed, key=lambda name: hashlib.sha256(name.encode()).hexdigest())]
 
 
-def assign(items: Sequence[Item], own: bool = True) -> Splits:
+def assign(items: Sequence[Item], own: bool = True, strict: bool = False) -> Splits:
     """Splits of all items. own: the source's splits where it has them; then validation is carved out of its training
     part where the source has none, by components, too (by what the recordings were cut from, where there are too few).
+
+    strict: people stay in one split: those of a recording whose split is fixed take all their recordings there, and
+    nothing is carved out of recordings of the same people. Raises UserError where two splits are fixed for one group.
     """
+    if own and strict:
+        items = _with_their_people(items)
     fixed = [item for item in items if own and item.split is not None]
     if not fixed:
         return _by_people(items)
@@ -54,7 +60,7 @@ def assign(items: Sequence[Item], own: bool = True) -> Splits:
     free = [item for item in items if item.item_id not in splits.of]
     splits.of |= dict.fromkeys((item.item_id for item in free), "train")
     if "validation" not in splits.of.values():
-        _carve_validation([item for item in items if splits.of[item.item_id] == "train"], splits)
+        _carve_validation([item for item in items if splits.of[item.item_id] == "train"], splits, strict)
     people = defaultdict(set)
     for item in items:
         people["train" if splits.of[item.item_id] == "train" else "held out"] |= set(item.people)
@@ -65,6 +71,18 @@ def assign(items: Sequence[Item], own: bool = True) -> Splits:
             "source's own split; --split people makes one without"
         )
     return splits
+
+
+def _with_their_people(items: Sequence[Item]) -> list[Item]:
+    found = []
+    for group in components(items):
+        fixed = {item.split: item.item_id for item in group if item.split is not None}
+        if len(fixed) > 1:
+            named = " and ".join(f"{split} ({item_id})" for split, item_id in sorted(fixed.items()))
+            raise UserError(f"expected one split for people who talk with each other, found {named}; give their "
+                            "sessions the same `split`, or none")  # fmt: skip
+        found += [replace(item, split=next(iter(fixed), None)) for item in group]
+    return found
 
 
 def _by_people(items: Sequence[Item]) -> Splits:
@@ -94,9 +112,9 @@ def _take(groups: list[list[Item]], wanted: float) -> tuple[list[list[Item]], li
     return taken, [group for group in groups if not any(group is other for other in taken)]
 
 
-def _carve_validation(train: list[Item], splits: Splits) -> None:
+def _carve_validation(train: list[Item], splits: Splits, strict: bool) -> None:
     groups, how = components(train), "people"
-    if len(groups) < 3:
+    if len(groups) < 3 and not strict:
         cut_from: dict[str, list[Item]] = defaultdict(list)
         for item in train:
             cut_from[item.group or item.item_id].append(item)

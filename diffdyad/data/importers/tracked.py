@@ -74,25 +74,27 @@ def attach(importer: Importer, item: Item, recording: Recording) -> None:
     if importer.options.tracker is None:
         return
     for side, video in zip(recording.sides, importer.videos(item), strict=True):
-        side.motion = _motion(importer, video, recording.duration_s)
+        side.motion, cuts_s = _motion(importer, video, recording.duration_s)
+        recording.cuts_s += cuts_s
         if side.motion.betas is not None:
             side.betas = side.motion.betas.numpy()
         side.video = ""
 
 
-def _motion(importer: Importer, video: str, seconds: float) -> Motion:
+def _motion(importer: Importer, video: str, seconds: float) -> tuple[Motion, list[float]]:
+    """And where the picture goes over to another shot, where we have watched it."""
     name, where = importer.options.tracker, importer.path(video)
     if name == PREVIEW:
-        motion = track_video(checks.require(where), _clay(), Landmarker.find(), FPS).motion
-        checks.check_rate(len(motion), FPS, seconds, where)
-        return motion
+        track = track_video(checks.require(where), _clay(), Landmarker.find(), FPS)
+        checks.check_rate(len(track), FPS, seconds, where)
+        return track.motion, [frame / FPS for frame in track.cuts]
     path = _result(importer, video)
     if not path.exists():
         raise UserError(f"expected what {importer.tracker} found in {video} at {path}, found nothing")
     fps = importer.options.fps or (video_info(where).fps if where.is_file() else 0.0)
     if not fps and name != "motion":
         raise UserError(f"{path} does not state its rate, and there is no {where}: expected --fps, found none")
-    return trackers.read_tracked(path, name, fps, seconds, importer.expression_basis)
+    return trackers.read_tracked(path, name, fps, seconds, importer.expression_basis), []
 
 
 def _result(importer: Importer, video: str) -> Path:

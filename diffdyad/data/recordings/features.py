@@ -29,22 +29,26 @@ def of_voices(
 
     The step follows from the sound itself: whatever changes it, the step is done again.
     """
-    heard = {(number, who): np.array(exchange.person(who).waveform, np.float32)
-             for number, exchange in enumerate(exchanges) for who in PEOPLE}  # fmt: skip
+    heard = [(number, who, exchange.person(who)) for number, exchange in enumerate(exchanges) for who in PEOPLE]
     sound = hashlib.sha256()
-    for waveform in heard.values():
+    for _, _, person in heard:  # one at a time: three hours of them do not fit into memory
+        waveform = _samples(person)
         sound.update(len(waveform).to_bytes(8, "little") + waveform.tobytes())
 
     def make(folder: Path) -> dict:
-        found = {f"{number}-{who}": encode(wave) for (number, who), wave in heard.items() if len(wave)}
+        found = {f"{number}-{who}": encode(wave) for number, who, person in heard if len(wave := _samples(person))}
         np.savez(folder / "features.npz", **found)
         return {"channels": max((array.shape[1] for array in found.values()), default=0)}
 
     made = steps.run(step, backend, version, settings, [sound.hexdigest()], make)
     with np.load(made.folder / "features.npz") as arrays:
-        for number, who in heard:
+        for number, who, person in heard:
             none = np.zeros((0, made.values["channels"]), np.float32)
-            yield exchanges[number].person(who), arrays.get(f"{number}-{who}", none)
+            yield person, arrays.get(f"{number}-{who}", none)
+
+
+def _samples(person: Person) -> np.ndarray:
+    return np.array(person.waveform, np.float32)
 
 
 def add_prosody(exchanges: Sequence[Exchange], steps: Steps, backend: str) -> None:

@@ -224,7 +224,8 @@ def residual_db(heard: Heard, side: int, start_s: float, end_s: float) -> float:
     Where the person speaks alone the level is the person's; while the other speaks alone the person's channel holds the
     other by bleed. That bleed stays wherever both speak at once, and is gated away elsewhere. With one microphone, it
     is the other's own level, or what a separation network leaves of it in the person's stream. -inf where nothing of
-    the other can be left; NaN where the person does not speak.
+    the other can be left; NaN where the person does not speak, and with one microphone that nothing has separated: who
+    speaks at the same time is not known there.
     """
     levels = heard.levels[min(side, len(heard.sound) - 1)]
     masks = [spans_mask(spans, len(levels)) for spans in heard.spans]
@@ -236,7 +237,8 @@ def residual_db(heard: Heard, side: int, start_s: float, end_s: float) -> float:
     own = power[mine & ~theirs].mean()
     both = (mine & theirs)[window].sum()
     if not both or not (theirs & ~mine).any():
-        return float("-inf")
+        told_apart = heard.layout != "mixed" or heard.overlaps is not None
+        return float("-inf") if told_apart else float("nan")
     alone = theirs & ~mine
     if heard.overlaps is not None:
         power = 10 ** (heard.overlaps.levels[side] / 10)

@@ -198,7 +198,8 @@ class Recordings(Importer):
         files = [self.path(name) for name in session.files]
         heard = hear(files, steps, session.layout, session.channels, session.offsets_s, backends.activity,
                      backends.diarization)  # fmt: skip
-        self._steps += [steps.folder / key for key in heard.keys if key.startswith("media-")]
+        if not self._is_shared(session):
+            self._steps += [steps.folder / key for key in heard.keys if key.startswith("media-")]
         heard = separate(heard, steps, backends.separation, self.weights(backends.separation_model),
                          backends.separation_revision, backends.activity)  # fmt: skip
         words = find_words(heard, steps, backends.words, session.language or self.manifest.language,
@@ -207,7 +208,7 @@ class Recordings(Importer):
         evidence = agreed(heard, words, tags)
         voices = voiced(heard, evidence)
         seen = see(files, [self.path(name) for name in session.motion or ()], session, backends, steps, heard.spans,
-                   heard.seconds, self.face_weights)  # fmt: skip
+                   heard.seconds, heard.layout, self.face_weights)  # fmt: skip
         sides = [
             HeardSide(person, OwnVoice(voices, side), seen.motion[side], words=words.of(side), speech=heard.spans[side],
                       betas=_betas(seen.motion[side]))
@@ -226,6 +227,11 @@ class Recordings(Importer):
             words=words, tags=tags, seen=seen, steps=steps, cuts_s=seen.cuts_s,
             turns=find_turns(heard.spans, evidence.sounds, evidence.has_words),
         )  # fmt: skip
+
+    def _is_shared(self, session: Session) -> bool:
+        """Whether another session, which may be worked on at the same time, is of one of its files, too."""
+        mine = set(session.files)
+        return any(other is not session and mine & set(other.files) for other in self.manifest.sessions)
 
     def complete(self, recording: HeardRecording, exchanges: list[Exchange]) -> None:
         session, heard, backends = recording.session, recording.heard, self.manifest.backends
@@ -252,7 +258,8 @@ class Recordings(Importer):
             add_affect(exchanges, recording.steps, self.weights(backends.affect), backends.affect_revision)
 
     def close(self) -> None:
-        """Decoded sound is made again when it is wanted; everything else that was found stays."""
+        """Decoded sound is made again when it is wanted, but for that of files with several sessions; everything else
+        that was found stays."""
         for folder in self._steps:
             shutil.rmtree(folder, ignore_errors=True)
         self._steps.clear()

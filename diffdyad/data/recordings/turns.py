@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from diffdyad.data.recordings.frames import Span, merge
 
@@ -72,11 +71,18 @@ class Answer:
 
 
 def find_answers(turns: Sequence[Turn], end_s: float | None = None) -> list[Answer]:
-    """Adjacent turns of two people that fit each other, backchannels aside. end_s: where the recording ends."""
+    """Adjacent turns of two people that fit each other. end_s: where the recording ends.
+
+    Backchannels are passed over, and so is whatever the other says or laughs while a turn goes on, and ends before it.
+    """
     found: list[Answer] = []
-    for previous, turn in pairwise(turn for turn in turns if turn.kind != "backchannel"):
-        if fits(previous, turn, end_s):
+    previous = None
+    for turn in turns:
+        if turn.kind == "backchannel" or (previous is not None and turn.end_s <= previous.end_s):
+            continue
+        if previous is not None and fits(previous, turn, end_s):
             found.append(Answer(previous, turn, bool(found) and found[-1].turn is previous))
+        previous = turn
     return found
 
 

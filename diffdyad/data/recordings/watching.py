@@ -87,17 +87,17 @@ def check_motion(manifest: Manifest) -> None:
 
 def see(
     files: Sequence[Path], motion_files: Sequence[Path], session: Session, backends: Backends, steps: Steps,
-    spans: Sequence[Sequence[Span]], seconds: float, face_weights: str | None = None,
+    spans: Sequence[Sequence[Span]], seconds: float, layout: str, face_weights: str | None = None,
 ) -> Seen:
-    """files: as of `hear`; spans: when each speaks, which tells whose face is whose where one microphone does not;
-    face_weights: of the encoder of faces' affect, None = none is asked for.
+    """files: as of `hear`; layout: as it was heard; spans: when each speaks, which tells whose face is whose where one
+    microphone does not; face_weights: of the encoder of faces' affect, None = none is asked for.
 
     Raises UserError for what cannot be read.
     """
     late = session.offsets_s or [0.0] * len(files)
     if backends.motion == PREVIEW:
         seen = _preview(files, backends, steps, late, seconds, face_weights)
-        if len(files) == 1 and session.layout != "channels" and all(seen.motion) and _are_crossed(seen.motion, spans):
+        if layout == "mixed" and all(seen.motion) and _are_crossed(seen.motion, spans):
             for both in (seen.motion, seen.error_px, seen.faces):
                 both.reverse()
             seen.notes.append("the one on the right speaks first: faces follow their voices")
@@ -108,7 +108,7 @@ def see(
         if not has_video(path):
             continue
         seen.cuts_s += [frame / FPS + late[number] for frame in _cuts(path, steps, seen)]
-        if face_weights and len(files) == 1 and session.layout != "channels":
+        if face_weights and layout == "mixed":
             seen.notes.append("no face_affect: whose face is whose is known with `motion: preview`, `layout: channels` "
                               "or a file per person")  # fmt: skip
         elif face_weights:
