@@ -125,7 +125,7 @@ def _build(arguments: argparse.Namespace) -> None:
     from diffdyad.data.recordings.build import build_dataset
 
     report = build_dataset(arguments.manifest, arguments.out, arguments.workers, arguments.shard,
-                           progress=sys.stderr.isatty())  # fmt: skip
+                           progress=True)  # fmt: skip
     print("\n".join(report.lines()))
     report.raise_for_failures()
 
@@ -237,7 +237,7 @@ def _import(arguments: argparse.Namespace) -> None:
     options = ImportOptions(arguments.basis, arguments.fps, arguments.swapped, arguments.split, arguments.limit,
                             arguments.tracker, arguments.tracked)  # fmt: skip
     report = import_dataset(
-        arguments.name, arguments.source, arguments.out, options, arguments.workers, progress=sys.stderr.isatty()
+        arguments.name, arguments.source, arguments.out, options, arguments.workers, progress=True
     )
     print("\n".join(report.lines()))
     report.raise_for_failures()

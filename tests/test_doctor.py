@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow.parquet as parquet
 import pytest
 from flame_heads import write_flame_head
 from small_exchanges import small_exchange
@@ -80,6 +81,26 @@ def test_what_is_wrong_is_named(what, tmp_path, capsys):
     shown = capsys.readouterr()
     named = [line for line in shown.out.splitlines() if line.startswith("problem: ")]
     assert len(named) == 1 and what in named[0] and what in shown.err
+
+
+def test_columns_are_those_of_the_record(tmp_path, capsys):
+    folder = dataset(tmp_path / "d", [fresh(1), fresh(2)])
+    (path,) = folder.glob("*.parquet")
+    table = parquet.read_table(path)
+    at = table.schema.get_field_index("valence")
+    table = table.set_column(at, "valence", table.column("valence").cast("string")).drop_columns(["keep"])
+    parquet.write_table(table, path)
+    findings = check_dataset(folder)
+    assert findings.problems["columns of another type"] == [f"{path.name} valence (string, not float)"]
+    assert findings.notes["columns that are not there"] == [f"{path.name} keep"]
+
+
+def test_a_file_of_two_recordings_is_noted(tmp_path):
+    folder = dataset(tmp_path / "d", [fresh(1), fresh(2)])
+    lines = [{"recording": name, "files": {f"{name}.wav": content}} for name, content in
+             (("a", "1f"), ("b", "2e"), ("c", "1f"), ("d", "size:9"), ("e", "size:9"))]  # fmt: skip
+    (folder / "sessions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert check_dataset(folder).notes["recordings with a file in common"] == ["a = c"]
 
 
 def test_damaged_and_missing_shards_are_named(tmp_path):

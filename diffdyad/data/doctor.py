@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -12,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from diffdyad.data.dynamics import GLITCH_DEG_S, head_dynamics
-from diffdyad.data.exchange import PEOPLE, SPLITS, Exchange
+from diffdyad.data.exchange import PEOPLE, SPLITS, Exchange, exchange_features
 from diffdyad.data.importers import swapped
+from diffdyad.data.importers.report import REPORT
 from diffdyad.data.intake import CorruptShard, Shard
 from diffdyad.data.scores import mouth_and_voice
 from diffdyad.errors import PartialFailure, UserError
@@ -84,6 +86,7 @@ def check_dataset(folder: str | os.PathLike, progress: bool = False) -> Findings
         except UserError as error:
             findings.problems["shards that cannot be read"].append(f"{path.name} ({error})")
             continue
+        _check_schema(path, findings)
         for index in range(len(shard)):
             try:
                 exchange = shard[index]
@@ -99,6 +102,7 @@ def check_dataset(folder: str | os.PathLike, progress: bool = False) -> Findings
                 check(exchange, findings)
             _remember(exchange, split, seen)
     _check_together(findings, seen)
+    _check_files(folder, findings)
     return findings
 
 
@@ -108,6 +112,41 @@ def _check_names(findings: Findings, paths: list[tuple[str, Path]]) -> None:
         counts = {name.split("-of-")[1] for name in names}
         if len(counts) > 1 or (names and len(names) != int(counts.pop().split(".")[0])):
             findings.problems["shards are missing, or of two datasets"].append(split)
+
+
+def _check_schema(path: Path, findings: Findings) -> None:
+    """Columns that are not there, or hold something else than DATASET.md says."""
+    import pyarrow.parquet as parquet
+
+    found, wanted = parquet.read_schema(path), exchange_features(1).arrow_schema
+    for name in wanted.names:
+        if name not in found.names:
+            findings.notes["columns that are not there"].append(f"{path.name} {name}")
+        elif not _is_matrix(wanted.field(name).type) and found.field(name).type != wanted.field(name).type:
+            findings.problems["columns of another type"].append(
+                f"{path.name} {name} ({found.field(name).type}, not {wanted.field(name).type})"
+            )
+
+
+def _is_matrix(kind) -> bool:
+    """Their widths differ between datasets, and are checked as the rows are read."""
+    return hasattr(kind, "storage_type")
+
+
+def _check_files(folder: Path, findings: Findings) -> None:
+    """Recordings of the same bytes, by what an import or a build says of itself."""
+    recordings = defaultdict(set)
+    if (folder / REPORT).is_file():
+        for line in (folder / REPORT).read_text(encoding="utf-8").splitlines():
+            about = json.loads(line)
+            for content in about.get("files", {}).values():
+                recordings[content].add(about["recording"])
+    findings.notes["recordings with a file in common"] += [
+        " = ".join(sorted(names)) for content, names in sorted(recordings.items())
+        if len(names) > 1 and not content.startswith("size:")
+    ]  # fmt: skip
+    if not findings.notes["recordings with a file in common"]:
+        del findings.notes["recordings with a file in common"]
 
 
 # ------------------------------------------------------------------------------------------------------- one exchange
@@ -134,7 +173,8 @@ def _ranges(exchange: Exchange, findings: Findings) -> None:
                 )
         speed = max(head_dynamics(person.motion, person.valid, exchange.fps).peak_speed_deg_s, default=0.0)
         if speed > GLITCH_DEG_S:
-            findings.problems[f"heads that turn faster than {GLITCH_DEG_S:g} degrees/s"].append(
+            found = findings.problems if exchange.keep else findings.notes  # what the filters reject is known already
+            found[f"heads that turn faster than {GLITCH_DEG_S:g} degrees/s"].append(
                 f"{exchange.exchange_id} {who}"
             )
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -51,6 +53,7 @@ VERSION = 3
 """Raise it when what every importer does changes: datasets of different versions are not continued as one."""
 
 MARKER = "import.json"
+_SAID_EVERY_S = 60.0  # where there is no terminal for a bar
 
 
 @dataclass(frozen=True)
@@ -241,16 +244,23 @@ def _run(
     workers = min(workers or os.cpu_count() or 1, len(todo))
     arguments = (name, str(importer.source), options, str(out))
     executor: Executor | None = None
-    total = sum(len(job.items) for job in todo)
+    total, shown = sum(len(job.items) for job in todo), sys.stderr.isatty()
     try:
-        with tqdm(total=total, desc=f"importing {name}", unit="recording", disable=not progress) as bar:
+        with tqdm(total=total, desc=f"importing {name}", unit="recording", disable=not (progress and shown)) as bar:
+            begun = said = time.monotonic()
+            count = 0
             if workers > 1:
                 executor = spawned(workers)
-                for done in as_completed([executor.submit(_do, job, *arguments) for job in todo]):
-                    bar.update(done.result())
+                made = (done.result() for done in as_completed([executor.submit(_do, job, *arguments) for job in todo]))
             else:
-                for job in todo:
-                    bar.update(_do(job, *arguments))
+                made = (_do(job, *arguments) for job in todo)
+            for done in made:
+                bar.update(done)
+                count += done
+                if progress and not shown and time.monotonic() - said > _SAID_EVERY_S:
+                    said = time.monotonic()
+                    left = (said - begun) / count * (total - count)
+                    print(f"importing {name}: {count} of {total} recordings, about {left:.0f} s left", file=sys.stderr)
     except BrokenProcessPool:
         raise UserError(
             "a worker process ended before its work was done; its own message, if it left one, is above (none: it was "
