@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 from conftest import REPOSITORY, SHARED_DATA
+from killing import kill_in
 
 from diffdyad.cli import main
 from diffdyad.data.exchange import ExchangeShards
@@ -29,7 +30,6 @@ from diffdyad.data.recordings.gate import gain_offset, speech_of
 from diffdyad.data.recordings.manifest import load_manifest
 from diffdyad.data.recordings.pcm import Pcm, write_pcm
 from diffdyad.data.recordings.rttm import diarization_error, read_rttm, write_rttm
-from diffdyad.data.recordings.steps import Steps
 from diffdyad.data.recordings.turns import Turn, find_answers, find_turns
 from diffdyad.errors import UserError
 from diffdyad.media import read_audio, stream_channels
@@ -297,9 +297,8 @@ def test_sessions_say_what_was_used(built):
 @pytest.mark.parametrize("step", ["media", "activity", "speech", "prosody", "rows"])
 def test_killed_at_any_step_it_ends_with_the_same_bytes(built, tmp_path, monkeypatch, step):
     source, out = built
-    calls = []
     if step == "rows":
-        real_rows = corpus.to_row
+        calls, real_rows = [], corpus.to_row
 
         def to_row(exchange):
             calls.append(exchange)
@@ -309,19 +308,7 @@ def test_killed_at_any_step_it_ends_with_the_same_bytes(built, tmp_path, monkeyp
 
         monkeypatch.setattr(corpus, "to_row", to_row)
     else:
-        real = Steps.run
-
-        def run(self, name, backend, version, settings, inputs, make):
-            def killed(folder):
-                values = make(folder)
-                calls.append(name)
-                if calls.count(step) == 2:
-                    raise KeyboardInterrupt
-                return values
-
-            return real(self, name, backend, version, settings, inputs, killed)
-
-        monkeypatch.setattr(Steps, "run", run)
+        kill_in(monkeypatch, step, 2)
     with pytest.raises(KeyboardInterrupt):
         build_dataset(source / "manifest.yaml", tmp_path / "out", workers=1)
     monkeypatch.undo()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from killing import kill_in
 from test_affect import save_speech_classifier
 from test_recordings import conversation
 
@@ -327,8 +328,14 @@ def test_all_of_them_in_a_dataset(tmp_path, networks, monkeypatch):
     assert {"words", "tags", "affect"} <= set(steps)
     assert steps["words"]["backend"] == "whisper" and steps["words"]["settings"]["most_no_speech"] == 0.6
     assert steps["words"]["version"].startswith("transformers ") and steps["tags"]["settings"]["window_s"] == 2.0
-    # done once: what was found is taken from the steps
     before = (tmp_path / "out" / "test-00000-of-00001.parquet").read_bytes()
+    for step in ("words", "tags", "affect"):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            kill_in(patch, step)
+            build_dataset(path, tmp_path / step, workers=1)
+        build_dataset(path, tmp_path / step, workers=1)
+        assert (tmp_path / step / "test-00000-of-00001.parquet").read_bytes() == before
+    # done once: what was found is taken from the steps
     for part in (tmp_path / "out" / ".import").glob("*"):
         part.unlink()
     (tmp_path / "out" / "test-00000-of-00001.parquet").unlink()
