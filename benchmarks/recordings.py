@@ -159,7 +159,7 @@ def loudness(waveform: np.ndarray) -> float:
 
 
 def speed(talks: list[Talk], folder: Path, hours: float, layout: str) -> dict[str, float | str]:
-    """A build of so many hours by one process, prosody left out."""
+    """A build of so many hours by one process, with the backends that a manifest has unless it names others."""
     path = folder / "long.wav"
     rng = np.random.default_rng(0)
     block = np.concatenate([in_rooms(talk, -8.0, rng) for talk in talks])
@@ -167,7 +167,7 @@ def speed(talks: list[Talk], folder: Path, hours: float, layout: str) -> dict[st
         block = block.mean(1, keepdims=True)
     write_wav(path, block, round(hours * 3600 * SAMPLING_RATE))
     manifest = folder / "long.yaml"
-    manifest.write_text(f"sessions: [{{files: [long.wav], layout: {layout}}}]\nbackends: {{prosody: none}}\n")
+    manifest.write_text(f"sessions: [{{files: [long.wav], layout: {layout}}}]\n")
     out = folder / f"out-{layout}-{hours:g}"
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     script = ("import resource, sys\nfrom diffdyad.cli import main\n"
