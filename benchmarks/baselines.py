@@ -86,6 +86,7 @@ def train(arguments: argparse.Namespace, out: Path, name: str) -> None:
         if "start_from" in config["training"]:
             words.append(f"training.start_from={out / 'two-stage-1' / 'pipeline'}")
         words += small(config) if arguments.small else []
+        words += ["data.rehearse=null"] if any(arguments.dataset.glob("train-*.parquet")) else []
         if not (out / stage / "pipeline" / "model_index.json").exists():
             words.append(f"data.workers={_threads(arguments.jobs)}")
             _run(arguments.jobs, ROOT / "train.py", "--config", path, *words)

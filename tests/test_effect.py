@@ -162,9 +162,7 @@ def test_the_protocol_reaches_a_verdict(run):
     # twelve real pairs are too few for a critic: said, not failed
     assert not first["evidence"]["retrieval"]["testable"] and "200" in first["evidence"]["retrieval"]["why_not"]
     assert set(first["evidence"]["gap"]["contrasts"]) == {NEAR, NULL}
-    assert {"trained on permuted contexts, against null", "trained on permuted contexts, against swap-near"} <= (
-        first["evidence"]["placebo"].keys()
-    )
+    assert "trained on permuted contexts" in first["evidence"]["placebo"]
     assert [row["scale"] for row in first["doses"]] == [0, 1, 3]
     assert first["doses"][0]["change_mm"]["face"] == 0 < first["doses"][1]["change_mm"]["face"]
     assert abs(sum(first["split"]["shares"].values()) - 1) < 1e-6  # float32 points

@@ -70,11 +70,11 @@ def decide(evidence: Evidence) -> Verdict:
     bounded = [name for name, r2 in e.partial_r2.items() if r2.high < e.smallest_effect]
     found = e.gap.holds and second.holds and placebo_null and lips_hold
     if found and not bounded:
-        size = e.partial_r2["null"]
+        near, none = (e.partial_r2[name] for name in ("swap-near", "null"))
         return Verdict(
             MEANINGFUL, "The context matters: what was said before changes the expression in the right direction, more "
-            f"than another turn of the same speaker would. It explains {_percent(size.value)} of the expression given "
-            f"the own audio (90 % interval {_percent(size.low)} to {_percent(size.high)}).", reasons,
+            "than another turn of the same speaker would. Of the expression given the own audio it explains "
+            f"{_say_size(near)} more than such a turn does, {_say_size(none)} more than none.", reasons,
         )  # fmt: skip
     # what was found needs no power to be called small
     absent = [name for name in bounded if found or e.power_at_smallest[name] >= POWER]
@@ -168,6 +168,10 @@ def _say_lips(lips: Equivalence | None) -> str:
     state = "hold" if lips.holds else "are not shown to hold"
     return (f"The lips {state}: their opening changes by {lips.mean:.3f} mm "
             f"[{lips.low:.3f}, {lips.high:.3f}], margin {lips.margin:g} mm.")  # fmt: skip
+
+
+def _say_size(size: Estimate) -> str:
+    return f"{_percent(size.value)} (90 % interval {_percent(size.low)} to {_percent(size.high)})"
 
 
 def _percent(share: float) -> str:
