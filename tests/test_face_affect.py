@@ -125,7 +125,7 @@ def test_whose_face_is_whose_must_be_known(tmp_path):
     from diffdyad.data.recordings.watching import see
 
     seen = see([tmp_path / "both.mp4"], [], Session(files=["both.mp4"], layout="mixed"), Backends(),
-               Steps(tmp_path / "steps"), [[], []], 8.0, "anything")  # fmt: skip
+               Steps(tmp_path / "steps"), [[], []], 8.0, "mixed", "anything")  # fmt: skip
     assert "whose face is whose" in seen.notes[0] and seen.faces == [None, None]
 
 
