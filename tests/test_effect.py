@@ -271,6 +271,23 @@ def test_power_needs_no_model_of_ones_own(dataset, tiny_model, capsys):
     assert "4 independent pairs; the protocol wants at least 10" in capsys.readouterr().out
 
 
+def test_nearest_neighbours_are_not_asked_about_what_they_copy(dataset, tmp_path, capsys):
+    argv = ["evaluate", str(dataset), "--model", "nearest", "--split", "train", "--out", str(tmp_path / "out")]
+    assert cli.main(argv) == 2
+    assert "expected --split other than train" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_channels_a_few_samples_apart_are_gated():
+    times = np.arange(32000) / 16000
+    other = np.where(times > 1, 0.1 * np.sin(2 * np.pi * 200 * times) * (1 + np.sin(2 * np.pi * 4 * times)), 0)
+    own = np.where(times < 0.8, 0.1 * np.sin(2 * np.pi * 120 * times), 0) + 0.1 * other
+    whole, found = without_bleed(own.astype(np.float32), other.astype(np.float32))
+    for part in (other[:-7], np.pad(other, (0, 7))):
+        gated, again = without_bleed(own.astype(np.float32), part.astype(np.float32))
+        assert found and again and len(gated) == len(own)
+        assert np.abs(gated[16000 + 4000 : -800] - whole[16000 + 4000 : -800]).max() < 1e-3
+
+
 def test_power_before_the_first_model_of_another_basis(tmp_path, tiny_model, capsys):
     for pair in range(4):
         rows = [to_row(small_exchange(10 * pair + number, "flame2020", split="test", session_id=f"s{pair}",

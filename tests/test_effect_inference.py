@@ -188,6 +188,11 @@ def test_without_a_placebo_nothing_is_meaningful():
     assert verdict.word == CANNOT_TELL and "no placebo" in verdict.sentence
 
 
+def test_the_placebo_says_what_it_was():
+    reasons = decide(replace(evidence(), placebo={"a wrong turn": effect(positive=False)})).reasons
+    assert "The placebo found nothing (a wrong turn)." in reasons
+
+
 def test_too_few_answers_are_told_from_too_few_pairs():
     weak = replace(effect(positive=False, d_z=0.5), num_units=10)
     few = replace(evidence(), retrieval=Endpoint("3", "", "", {"swap-near": weak}))

@@ -212,7 +212,7 @@ def _where(findings: Findings, head: HeadModel | None) -> str:
         + _image(pictures.time_curves(
             found.times_s, {"against none": found.curves_mm[NULL], "against another turn": found.curves_mm[NEAR]},
             "when"), "effect over time")
-        + f"<p>Half of it is gone after {_half(found.times_s, found.curves_mm[NULL])}.</p>"
+        + f"<p>Half of it is gone after {_lasting(found.half_life_s)}.</p>"
         + _image(pictures.occlusion_bars(found.occlusion_s, found.occlusion_mm, OCCLUSION_S), "occlusion")
     )  # fmt: skip
     if split is None:
@@ -223,13 +223,12 @@ def _where(findings: Findings, head: HeadModel | None) -> str:
         f"{split.num_exchanges} exchanges at the same noise: shares of the variance of the face's points.</p>"
         + _table(["", "share"], shares)
         + _image(pictures.time_curves(split.times_s, split.curves_mm, "how long the start and the turn last"), "split")
-        + "".join(f"<p>Half of what the {name} does is gone after {_half(split.times_s, curve)}.</p>"
+        + "".join(f"<p>Half of what the {name} does is gone after {_lasting(half_life_s(split.times_s, curve))}.</p>"
                   for name, curve in split.curves_mm.items())
     )  # fmt: skip
 
 
-def _half(times_s, curve) -> str:
-    seconds = half_life_s(times_s, curve)
+def _lasting(seconds: float) -> str:
     return f"{seconds:.2g} s" if math.isfinite(seconds) else "longer than what was looked at"
 
 

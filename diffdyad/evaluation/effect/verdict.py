@@ -154,11 +154,9 @@ def _say(endpoint: Endpoint) -> str:
 def _say_placebo(placebo: dict[str, Effect]) -> str:
     if not placebo:
         return "No placebo could be made: no speaker has a third turn in a session, and no --placebo was given."
-    if len(placebo) == 1 and not next(iter(placebo.values())).is_positive:
-        return f"The placebo found nothing ({next(iter(placebo))}; no model trained on permuted contexts was given)."
     alarms = ", ".join(name for name, effect in placebo.items() if effect.is_positive)
     return f"The placebo found an effect: the instrument is not to be trusted here ({alarms})." if alarms else (
-        "The placebo found nothing."
+        f"The placebo found nothing ({'; '.join(placebo)})."
     )
 
 
