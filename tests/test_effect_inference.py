@@ -10,10 +10,12 @@ from diffdyad.evaluation.effect.inference import (
     bootstrap_interval,
     effect_of,
     equivalence,
+    equivalence_power,
     power_of,
     ratio_interval,
     sign_flip_p_value,
     unit_means,
+    units_for_equivalence,
     units_needed,
 )
 from diffdyad.evaluation.effect.nulls import false_alarms
@@ -85,6 +87,36 @@ def test_a_change_beyond_the_margin_is_never_equivalent(rng):
     assert equivalence(rng.normal(0.5, 0.01, 30), 0.3).p_value > 0.999
     assert equivalence(np.zeros(5), 0.3).holds and not equivalence(np.full(5, 0.4), 0.3).holds
     assert not equivalence([0.0], 0.3).holds
+
+
+@pytest.mark.parametrize(("variation", "count", "power"), [(0.2, 20, 0.834680), (0.25, 28, 0.807439),
+                                                          (0.3, 40, 0.815845)])  # fmt: skip
+def test_power_of_equivalence_is_that_of_published_tables(variation, count, power):
+    """Bioequivalence, 80 to 125 % at a ratio of 0.95, two periods: PowerTOST's sizes for 80 %, and their power."""
+    deviation = np.sqrt(2 * np.log(1 + variation**2))
+
+    def found(units):
+        return equivalence_power(np.log(0.95), deviation, np.log(1.25), units, degrees=units - 2)
+
+    assert found(count) == pytest.approx(power, abs=1e-5) and found(count - 2) < 0.8
+
+
+@pytest.mark.parametrize(("mean", "deviation", "count"), [(0.0, 0.5, 20), (0.1, 0.3, 6), (-0.25, 0.2, 40),
+                                                          (0.3, 0.4, 9)])  # fmt: skip
+def test_power_of_equivalence_is_how_often_it_is_shown(rng, stats, mean, deviation, count):
+    values = rng.normal(mean, deviation, (40_000, count))
+    error = stats.t.ppf(0.95, count - 1) * values.std(1, ddof=1) / np.sqrt(count)
+    shown = (np.abs(values.mean(1)) + error < 0.3).mean()
+    assert equivalence_power(mean, deviation, 0.3, count) == pytest.approx(shown, abs=0.009)
+
+
+def test_units_for_equivalence_are_the_first_number_with_that_power():
+    for mean, deviation in ((0.0, 0.6), (0.07, 0.55), (-0.2, 0.3)):
+        count = units_for_equivalence(mean, deviation, 0.3)
+        fewer, enough = (equivalence_power(mean, deviation, 0.3, n) for n in (count - 1, count))
+        assert fewer < 0.9 <= enough
+    assert units_for_equivalence(0.3, 0.5, 0.3) is None and units_for_equivalence(-0.4, 0.5, 0.3) is None
+    assert units_for_equivalence(np.nan, np.nan, 0.3) is None and units_for_equivalence(0.1, 0.0, 0.3) == 2
 
 
 def test_units_count_alike_whatever_their_size():
@@ -181,6 +213,23 @@ def test_cannot_tell_says_how_many_more_pairs():
     verdict = decide(evidence(gap=(True, False)))
     assert verdict.more_units == units_needed(0.2) - 53
     assert f"{verdict.more_units} more independent pairs" in verdict.sentence
+
+
+def test_lips_that_are_not_shown_to_hold_say_how_many_pairs_would(rng):
+    opening = rng.normal(0.2, 1.2, 32)
+    lips = equivalence(opening, 0.3)
+    needed = units_for_equivalence(lips.mean, lips.deviation, 0.3)
+    assert not lips.holds and needed > 53
+    verdict = decide(replace(evidence(), lips=replace(lips, num_units=53)))
+    assert verdict.more_units == needed - 53 and f"{needed - 53} more independent pairs" in verdict.sentence
+    assert any(f"{needed} pairs would" in reason for reason in verdict.reasons)
+    # answers of 32 pairs were all that was looked at: more of them are needed as well
+    few = decide(replace(evidence(), lips=lips))
+    assert f"{np.ceil(10 * needed / 32) / 10:g} times as many answers" in few.sentence
+    weak = decide(replace(evidence(gap=(True, False)), lips=replace(lips, num_units=53)))
+    assert weak.more_units == max(needed, units_needed(0.2)) - 53
+    moved = decide(evidence(lips=1.0))
+    assert moved.more_units is None and any("no number of pairs" in reason for reason in moved.reasons)
 
 
 def test_without_a_placebo_nothing_is_meaningful():

@@ -6,6 +6,7 @@ A unit is a connected component of people. All tests are of the mean; U is the n
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -115,13 +116,18 @@ def ratio_interval(
 
 @dataclass(frozen=True)
 class Equivalence:
-    """Two one-sided tests: is the mean within +- margin? `interval` is the 90 % one, which then lies within."""
+    """Two one-sided tests: is the mean within +- margin? `interval` is the 90 % one, which then lies within.
+
+    deviation: of the units, whose number is num_units.
+    """
 
     mean: float
     low: float
     high: float
     margin: float
     p_value: float
+    deviation: float
+    num_units: int
 
     @property
     def holds(self) -> bool:
@@ -131,17 +137,17 @@ class Equivalence:
 def equivalence(means, margin: float) -> Equivalence:
     """TOST of the mean of units (U,) against +- margin. Source: Schuirmann 1987. p = 1 for fewer than two units."""
     means = as_array(means)
-    mean = float(means.mean()) if len(means) else math.nan
-    if len(means) < 2:
-        return Equivalence(mean, math.nan, math.nan, margin, 1.0)
-    error = float(means.std(ddof=1)) / math.sqrt(len(means))
-    degrees = len(means) - 1
+    count, mean = len(means), float(means.mean()) if len(means) else math.nan
+    if count < 2:
+        return Equivalence(mean, math.nan, math.nan, margin, 1.0, math.nan, count)
+    deviation = float(means.std(ddof=1))
+    error, degrees = deviation / math.sqrt(count), count - 1
     half = student_quantile(1 - ALPHA, degrees) * error
     if error == 0:
-        return Equivalence(mean, mean, mean, margin, 0.0 if abs(mean) < margin else 1.0)
+        return Equivalence(mean, mean, mean, margin, 0.0 if abs(mean) < margin else 1.0, 0.0, count)
     worst = min(margin - mean, margin + mean) / error  # distance of the nearer bound, in errors
     p = student_tail(worst, degrees) if worst >= 0 else 1 - student_tail(-worst, degrees)
-    return Equivalence(mean, mean - half, mean + half, margin, p)
+    return Equivalence(mean, mean - half, mean + half, margin, p, deviation, count)
 
 
 def power_of(d_z: float, num_units: int, alpha: float = ALPHA) -> float:
@@ -158,28 +164,73 @@ def power_of(d_z: float, num_units: int, alpha: float = ALPHA) -> float:
 
 def noncentral_t_tail(t: float, degrees: int, shift: float) -> float:
     """P(T > t), T = (Z + shift) / S with S^2 chi-squared over its degrees of freedom."""
+    s, weights = _estimated_deviations(degrees)
+    tails = np.array([NormalDist().cdf(shift - t * x) for x in s])
+    return float(min(1.0, (weights * tails).sum()))
+
+
+def equivalence_power(
+    mean: float, deviation: float, margin: float, num_units: int, alpha: float = ALPHA, degrees: int | None = None,
+) -> float:
+    """Probability that two one-sided t tests of so many units show a mean to be within +- margin.
+
+    mean, deviation: the true ones of the units, deviation > 0; degrees: of freedom, by default one fewer than units.
+    Both tests look at the same estimated deviation S: the probability that Z lies between t S - (margin + mean) / error
+    and (margin - mean) / error - t S, averaged over S. Source: Phillips 1990. NaN for fewer than two units.
+    """
+    degrees = num_units - 1 if degrees is None else degrees
+    if degrees < 1 or not all(map(math.isfinite, (mean, deviation))):
+        return math.nan
+    t, root = student_quantile(1 - alpha, degrees), math.sqrt(num_units) / deviation
+    # beyond it the two tests cannot both hold; the kink at that place would spoil the quadrature
+    s, weights = _estimated_deviations(degrees, margin * root / t)
+    normal = NormalDist().cdf
+    both = np.array([normal((margin - mean) * root - t * x) - normal(t * x - (margin + mean) * root) for x in s])
+    return float(np.clip((weights * np.maximum(both, 0)).sum(), 0, 1))
+
+
+def _estimated_deviations(degrees: int, most: float = math.inf) -> tuple[Array, Array]:
+    """Nodes (200,) of S up to `most`, S^2 chi-squared over its degrees of freedom, and their weights (200,)."""
     nodes, weights = np.polynomial.legendre.leggauss(200)
     spread = 9 / math.sqrt(2 * degrees)  # S is 1 give or take 1 / sqrt(2 degrees)
-    low, high = max(0.0, 1 - spread), 1 + spread + 9 / degrees
+    low, high = max(0.0, 1 - spread), min(most, 1 + spread + 9 / degrees)
+    if high <= low:
+        return np.ones(len(nodes)), np.zeros(len(nodes))
     s = low + (high - low) * (nodes + 1) / 2
     log_density = (
         math.log(2) + degrees / 2 * math.log(degrees / 2) - math.lgamma(degrees / 2)
         + (degrees - 1) * np.log(s) - degrees * s * s / 2
     )  # fmt: skip
-    tails = np.array([NormalDist().cdf(shift - t * x) for x in s])
-    return float(min(1.0, (high - low) / 2 * (weights * np.exp(log_density) * tails).sum()))
+    return s, (high - low) / 2 * weights * np.exp(log_density)
 
 
 def units_needed(d_z: float, power: float = POWER, alpha: float = ALPHA, most: int = 1_000_000) -> int | None:
     """The fewest units with which a mean of d_z deviations is found with so much power; None: more than `most`."""
-    if not d_z > 0:
+    return _fewest(lambda count: power_of(d_z, count, alpha), power, most) if d_z > 0 else None
+
+
+def units_for_equivalence(
+    mean: float, deviation: float, margin: float, power: float = POWER, alpha: float = ALPHA, most: int = 1_000_000
+) -> int | None:
+    """The fewest units with which two one-sided tests show such a mean to be within +- margin with so much power.
+
+    None: it is not within, or more than `most` are needed.
+    """
+    if not abs(mean) < margin or not deviation >= 0:
         return None
+    return 2 if deviation == 0 else _fewest(
+        lambda count: equivalence_power(mean, deviation, margin, count, alpha), power, most
+    )
+
+
+def _fewest(power_at: Callable[[int], float], power: float, most: int) -> int | None:
+    """The first number of units with so much power, which rises with it."""
     low, high = 1, 2
-    while power_of(d_z, high, alpha) < power:
+    while power_at(high) < power:
         low, high = high, 2 * high
         if low > most:
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if power_of(d_z, middle, alpha) < power else (low, middle)
+        low, high = (middle, high) if power_at(middle) < power else (low, middle)
     return high

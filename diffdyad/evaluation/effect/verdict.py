@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from diffdyad.evaluation.effect.inference import POWER, Effect, Equivalence, power_of, units_needed
+from diffdyad.evaluation.effect.inference import (
+    POWER,
+    Effect,
+    Equivalence,
+    power_of,
+    units_for_equivalence,
+    units_needed,
+)
 from diffdyad.evaluation.intervals import Estimate
 
 MEANINGFUL, NOT_MEANINGFUL, CANNOT_TELL = "meaningful", "not meaningful", "cannot tell"
@@ -103,34 +110,49 @@ _WRONG = {"null": "no context", "swap-near": "another turn of the same speaker"}
 
 
 def _open(e: Evidence, second: Endpoint, placebo_null: bool, lips_hold: bool, reasons: list[str]) -> Verdict:
-    if e.gap.holds and second.holds:
-        what = "the lips are not shown to hold"
-        if not placebo_null:
-            what = "the placebo found an effect, too" if e.placebo else "there is no placebo to compare with"
-        return Verdict(CANNOT_TELL, f"Cannot tell: the context changes the motion as it should, but {what}.", reasons)
     open_ones = [effect for endpoint in (e.gap, second) for effect in endpoint.contrasts.values()
                  if not effect.is_positive]  # fmt: skip
+    held = e.gap.holds and second.holds
+    if held and not placebo_null:
+        what = "the placebo found an effect, too" if e.placebo else "there is no placebo to compare with"
+        return Verdict(CANNOT_TELL, f"Cannot tell: the context changes the motion as it should, but {what}.", reasons)
     needed = [(units_needed(effect.d_z), effect.num_units) for effect in open_ones]
     known = [(count, there) for count, there in needed if count is not None]
     if len(known) < len(needed):
         # where the estimate points the wrong way, what would show the smallest effect of interest
         counts = [units_at_power(power, e.num_units) for power in e.power_at_smallest.values()]
         known += [(count, e.num_units) for count in counts if count is not None]
-    if not known:
+    if not held and not known:
         return Verdict(CANNOT_TELL, "Cannot tell, and what was measured does not say how many more pairs would.",
                        reasons)  # fmt: skip
-    more = max(0, max(count for count, _ in known) - e.num_units)
+    for_lips = None if e.lips is None or lips_hold else _units_for_lips(e.lips)
+    known += [] if for_lips is None else [(for_lips, e.lips.num_units)]
+    what, provided = "Cannot tell", "if the effect is what it looks like"
+    if held:
+        what += ": the context changes the motion as it should, but the lips are not shown to hold"
+        provided = "if they move as it looks like"
+        if not known:
+            return Verdict(CANNOT_TELL, f"{what}.", reasons)
+    wanted, more = _wanted(known, e.num_units)
+    sentence = f"{what}: {wanted}, {provided} ({e.num_units} pairs were there)."
+    return Verdict(CANNOT_TELL, sentence, reasons, more)
+
+
+def _wanted(known: list[tuple[int, int]], num_units: int) -> tuple[str, int]:
+    """What is needed in words, and how many more pairs of it. known: units needed, and how many there were."""
+    more = max(0, max(count for count, _ in known) - num_units)
     # answers are made to some of the exchanges alone, one of each pair of people first
-    factor = max((count / there for count, there in known if there < e.num_units), default=0.0)
+    factor = max((count / there for count, there in known if there < num_units), default=0.0)
     if factor <= 1:
         more = max(1, more)
     wanted = [f"{more} more independent pairs needed"] if more else []
     if factor > 1:
         wanted.append(f"{math.ceil(10 * factor) / 10:g} times as many answers needed (--budget)")
-    return Verdict(
-        CANNOT_TELL, f"Cannot tell: {', and '.join(wanted)}, if the effect is what it looks like "
-        f"({e.num_units} pairs were there).", reasons, more,
-    )  # fmt: skip
+    return ", and ".join(wanted), more
+
+
+def _units_for_lips(lips: Equivalence) -> int | None:
+    return units_for_equivalence(lips.mean, lips.deviation, lips.margin)
 
 
 def units_at_power(power: float, num_units: int) -> int | None:
@@ -163,9 +185,13 @@ def _say_placebo(placebo: dict[str, Effect]) -> str:
 def _say_lips(lips: Equivalence | None) -> str:
     if lips is None:
         return "The lips are not known: no head in the motion's basis was given."
-    state = "hold" if lips.holds else "are not shown to hold"
-    return (f"The lips {state}: their opening changes by {lips.mean:.3f} mm "
-            f"[{lips.low:.3f}, {lips.high:.3f}], margin {lips.margin:g} mm.")  # fmt: skip
+    said = f"their opening changes by {lips.mean:.3f} mm [{lips.low:.3f}, {lips.high:.3f}], margin {lips.margin:g} mm"
+    if lips.holds:
+        return f"The lips hold: {said}."
+    if abs(lips.mean) >= lips.margin:
+        return f"The lips are not shown to hold: {said}; no number of pairs would show that they keep within it."
+    count = _units_for_lips(lips)
+    return f"The lips are not shown to hold: {said}{f'; {count} pairs would, with a power of 90 %' if count else ''}."
 
 
 def _say_size(size: Estimate) -> str:
