@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,8 @@ KNOB = "knob.json"
 def read_knob(folder: Path) -> dict | None:
     """The knob of a pipeline's folder: largest_usable_scale, and change_mm by scale and region; None without one.
 
+    Intervals, change_low_high_mm, are in those that have been measured since there are any.
+
     Raises UserError where the file is damaged.
     """
     path = Path(folder) / KNOB
@@ -28,6 +30,8 @@ def read_knob(folder: Path) -> dict | None:
         float(knob["largest_usable_scale"])
         for regions in knob["change_mm"].values():
             {name: float(value) for name, value in regions.items()}
+        for regions in knob.get("change_low_high_mm", {}).values():
+            {name: (float(low), float(high)) for name, (low, high) in regions.items()}
         return knob
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"expected what `diffdyad context` wrote in {path}, cannot read it: {error!r}; delete it, or "
@@ -64,30 +68,42 @@ def card_section(folder: Path) -> list[str]:
     if knob is None:
         return []
     regions = list(next(iter(knob["change_mm"].values()), {}))
-    rows = [f"| {scale} | " + " | ".join(f"{moved[name]:.2f}" for name in regions) + " |"
-            for scale, moved in knob["change_mm"].items()]  # fmt: skip
+    bounds = knob.get("change_low_high_mm", {})
+    rows = [f"| {scale} | " + " | ".join(_moved(moved[name], bounds.get(scale, {}).get(name)) for name in regions)
+            + " |" for scale, moved in knob["change_mm"].items()]  # fmt: skip
     table = "\n".join([f"| guidance scale | {' | '.join(f'{name}, mm' for name in regions)} |",
                        "|---|" + "---|" * len(regions), *rows])  # fmt: skip
     return [
         f"## Context\n\nDoes the previous turn change the motion, in the right direction? `diffdyad context`: "
         f"**{knob.get('verdict', 'not judged')}**. {knob.get('sentence', '')}\n\nLargest usable guidance scale: "
-        f"{_largest(knob)}. Change of the face against scale 0:\n\n{table}"
+        f"{_largest(knob)}. Change of the face against scale 0{_about(bounds)}:\n\n{table}"
     ]
 
 
 def describe_knob(knob: dict, scales: Sequence[float]) -> list[str]:
     """A line per scale, between those that were measured too, and one on the largest usable scale."""
     measured = sorted((float(scale), regions) for scale, regions in knob["change_mm"].items())
+    bounds = sorted((float(scale), regions) for scale, regions in knob.get("change_low_high_mm", {}).items())
     places, lines = [scale for scale, _ in measured], []
     for scale in scales:
         if not measured or not places[0] <= scale <= places[-1]:
             continue
         moved = {name: np.interp(scale, places, [regions[name] for _, regions in measured]) for name in measured[0][1]}
-        said = ", ".join(f"{name} {value:.2f}" for name, value in moved.items())
-        lines.append(f"guidance scale {scale:g} moves the face, mm: {said}")
+        sides = {name: [np.interp(scale, places, [regions[name][side] for _, regions in bounds]) for side in (0, 1)]
+                 for name in moved} if bounds else {}  # fmt: skip
+        said = ", ".join(f"{name} {_moved(value, sides.get(name))}" for name, value in moved.items())
+        lines.append(f"guidance scale {scale:g} moves the face, mm{_about(bounds)}: {said}")
     largest = float(knob["largest_usable_scale"])
     beyond = ", ".join(f"{scale:g}" for scale in scales if scale > largest)
     return [*lines, f"largest usable guidance scale: {_largest(knob)}{f' (beyond it: {beyond})' if beyond else ''}"]
+
+
+def _moved(value: float, bounds: Sequence[float] | None) -> str:
+    return f"{value:.2f}" if bounds is None else f"{value:.2f} [{bounds[0]:.2f}, {bounds[1]:.2f}]"
+
+
+def _about(bounds: Collection) -> str:
+    return " [95 % over pairs of people]" if bounds else ""
 
 
 def _largest(knob: dict) -> str:

@@ -20,10 +20,10 @@ from diffdyad import cli
 from diffdyad.context import TurnFeatures
 from diffdyad.data.exchange import Exchange, Person, to_row, write_shard
 from diffdyad.evaluation.clips import bilabials_of
-from diffdyad.evaluation.effect import critic, dose, protocol, retrieval, where
+from diffdyad.evaluation.effect import critic, dose, gap, protocol, retrieval, where
 from diffdyad.evaluation.effect.answers import Answers, Ask
 from diffdyad.evaluation.effect.bleed import without_bleed
-from diffdyad.evaluation.effect.conditions import NEAR, NULL, TRUE, mixed, scrambled
+from diffdyad.evaluation.effect.conditions import NEAR, NULL, PLACEBO, TRUE, mixed, scrambled
 from diffdyad.evaluation.effect.dose import Dose, largest_usable
 from diffdyad.evaluation.effect.planted import DOWN, UP, amplitude, with_reaction
 from diffdyad.evaluation.effect.reading import cut_at_onset
@@ -165,10 +165,22 @@ def test_the_protocol_reaches_a_verdict(run):
     assert "trained on permuted contexts" in first["evidence"]["placebo"]
     assert [row["scale"] for row in first["doses"]] == [0, 1, 3]
     assert first["doses"][0]["change_mm"]["face"] == 0 < first["doses"][1]["change_mm"]["face"]
+    for row in first["doses"][1:]:
+        for region, (low, high) in row["change_low_high"].items():
+            assert 0 < low <= row["change_mm"][region] <= high
+        assert row["lips_low_high"][0] <= row["lips_mm"] <= row["lips_low_high"][1]
+    assert first["knob"]["change_low_high_mm"]["1"] == first["doses"][1]["change_low_high"]
     assert abs(sum(first["split"]["shares"].values()) - 1) < 1e-6  # float32 points
     for control in ("same_person", "mirror_of_partner"):
         assert first["controls"]["tables"]["all"][control]["face_vertex_error_mean_mm"]["value"] > 0
+    # nothing was learnt of other people's answers, nor of one wrong turn against another: beside each table
+    # (no speaker has a third turn here, and the placebo's row is empty)
+    assert all(found[PLACEBO]["mean"] is None for found in first["by_group"].values())
+    assert set(first["modality_controls"]) == {PLACEBO, NEAR, NULL} and first["noise_mm"]["face"] > 0
+    assert set(first["r2_controls"]) == {NEAR, NULL} and first["r2_controls"][NEAR]["low"] is not None
     page = (run.out / "report.html").read_text()
+    for heading in ("Endpoints", "Partial R²", "by group of channels", "Dose", "Which modality"):
+        assert "control: " in page.split(heading, 1)[1].split("</table>")[0], heading
     assert first["verdict"]["word"] in page and page.count("data:image/png") >= 6
     assert page.count("data:video/mp4") == 2
     assert "NaN" not in re.sub("base64,[A-Za-z0-9+/=]*", "", page)  # in a picture's bytes it is no word
@@ -417,6 +429,26 @@ def test_a_critic_of_faces_that_never_move_guesses():
     assert np.isfinite(scores).all() and np.ptp(scores) == 0
 
 
+def test_the_controls_of_a_model_that_knows_the_answer_find_nothing():
+    rng = np.random.default_rng(0)
+    truths = torch.from_numpy(rng.normal(size=(40, 10, 41))).float()
+    known = torch.ones(40, 10, 41, dtype=torch.bool)
+    layout = SimpleNamespace(slices={"expression": slice(0, 41)})
+    network = SimpleNamespace(answer=10, pipeline=SimpleNamespace(layout=layout),
+                              target=lambda index: (truths[index], known[index]))  # fmt: skip
+    units = np.arange(40) // 2
+    setting = SimpleNamespace(swaps=SimpleNamespace(far=np.roll(np.arange(40), 2)), items=range(40), units=units)
+    wrong = rng.gamma(9.0, size=(3, 40, 9, 4, 1))
+    errors = {TRUE: wrong[0] - 3, NEAR: wrong[0], PLACEBO: wrong[1], NULL: wrong[2]}
+    gaps = gap.Gaps(errors, np.ones((40, 4, 1)), {TRUE: truths, NEAR: 0 * truths, NULL: 0 * truths}, known)
+    found = protocol._r2_controls(gaps, network, setting, rng)
+    assert all(row.high < 0 for row in found.values())  # what is right for the own answer is wrong for another's
+    beside = protocol._modality_controls(gaps, units, rng)
+    assert beside[NEAR].mean == pytest.approx(3) and beside[NEAR].p_value < 0.01 < beside[PLACEBO].p_value
+    setting.swaps.far[3] = -1
+    assert protocol._r2_controls(gaps, network, setting, rng) == {}
+
+
 def test_half_life():
     times = np.arange(100) / 25
     assert half_life_s(times, np.exp(-times)) == pytest.approx(np.log(2), abs=0.04)
@@ -424,7 +456,7 @@ def test_half_life():
 
 
 def test_a_scale_is_usable_where_direction_lips_and_liveliness_stay():
-    good = Dose(2.0, {}, (0, 0), {}, 0.0, 0.9, 0.8, 0.0, 0.0, 0.0, 0.1, True, 0.2, jerk=1.1, speed=1.0)
+    good = Dose(2.0, {}, {}, {}, {}, 0.0, (0, 0), 0.9, 0.8, 0.0, 0.0, 0.0, 0.1, (0, 0), True, 0.2, (0, 0), 1.1, 1.0)
     assert good.is_usable
     for less in ({"cosine_low": 0.5}, {"lips_hold": False}, {"jerk": 1.4}, {"jerk": 0.5}, {"speed": 0.5}):
         assert not replace(good, **less).is_usable and replace(good, scale=0.0, **less).is_usable

@@ -18,12 +18,27 @@ def test_scales_between_those_measured_are_interpolated():
                      "largest usable guidance scale: 2 (beyond it: 5)"]  # fmt: skip
 
 
+def test_intervals_are_said_where_there_are_any():
+    bounds = {scale: {name: [value - 0.1, value + 0.3] for name, value in moved.items()}
+              for scale, moved in KNOB["change_mm"].items()}  # fmt: skip
+    assert describe_knob(KNOB | {"change_low_high_mm": bounds}, [2.0])[0] == (
+        "guidance scale 2 moves the face, mm [95 % over pairs of people]: brows 0.70 [0.60, 1.00], "
+        "lips 0.20 [0.10, 0.50]"
+    )
+
+
 def test_a_knob_is_read_where_there_is_one_and_damage_is_said(tmp_path):
     assert read_knob(tmp_path) is None and card_section(tmp_path) == []
     (tmp_path / "knob.json").write_text(json.dumps(KNOB))
     assert read_knob(tmp_path) == KNOB
     section = card_section(tmp_path)[0]
     assert "**meaningful**" in section and "| 1 | 0.40 | 0.10 |" in section
+    bounds = {"1": {"brows": [0.3, 0.5], "lips": [0.0, 0.2]}}
+    (tmp_path / "knob.json").write_text(json.dumps(KNOB | {"change_low_high_mm": bounds}))
+    assert "| 1 | 0.40 [0.30, 0.50] | 0.10 [0.00, 0.20] |" in card_section(tmp_path)[0]
+    (tmp_path / "knob.json").write_text(json.dumps(KNOB | {"change_low_high_mm": {"1": {"brows": 3}}}))
+    with pytest.raises(UserError, match="knob.json"):
+        read_knob(tmp_path)
     (tmp_path / "knob.json").write_text('{"change_mm": 3}')
     with pytest.raises(UserError, match="knob.json"):
         read_knob(tmp_path)

@@ -3,6 +3,7 @@ apart by construction, and what is right may be largest near 1."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffdyad.evaluation.arrays import Array
 from diffdyad.evaluation.diversity import energy_score
 from diffdyad.evaluation.effect.answers import Answers, Ask
 from diffdyad.evaluation.effect.conditions import NEAR, TRUE
 from diffdyad.evaluation.effect.face import Face
-from diffdyad.evaluation.effect.inference import effect_of, equivalence, unit_means
+from diffdyad.evaluation.effect.inference import bootstrap_interval, effect_of, equivalence, unit_means
+from diffdyad.evaluation.intervals import Estimate
 from diffdyad.motion import MotionLayout, MotionStats
 
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
@@ -31,22 +34,26 @@ class Dose:
     cosine: of the change with the change at scale 1; energy: score against the truth, standardised expression, less
     that at scale 0 (negative = nearer to the truth); lips_mm: change of the mean opening, and whether it is shown to
     be within the margin; lips_frame_mm: mean change of the opening frame by frame, either way; jerk, speed: over those
-    at scale 0. low, high: 95 % over units.
+    at scale 0. Means over units; low, high: 95 % over them.
     """
 
     scale: float
     change_mm: dict[str, float]
-    change_low_high: tuple[float, float]
+    change_low_high: dict[str, tuple[float, float]]
     turn_mm: dict[str, float]
+    turn_low_high: dict[str, tuple[float, float]]
     head_deg: float
+    head_low_high: tuple[float, float]
     cosine: float
     cosine_low: float
     energy: float
     energy_low: float
     energy_high: float
     lips_mm: float
+    lips_low_high: tuple[float, float]
     lips_hold: bool
     lips_frame_mm: float
+    lips_frame_low_high: tuple[float, float]
     jerk: float
     speed: float
 
@@ -73,6 +80,16 @@ def doses(
     """truth: standardised motion and what is known of it, (T, D) each, per chosen exchange."""
     layout, units = stats.layout, np.asarray(units)
 
+    def over_units(values, of: Array = units) -> tuple[float, tuple[float, float]]:
+        means = unit_means(values, of)
+        found = bootstrap_interval(means, generator) if len(means) > 1 else Estimate(means.mean(), math.nan, math.nan)
+        return found.value, (found.low, found.high)
+
+    def by_region(changes: Sequence[dict[str, Array]], of: Array) -> tuple[dict, dict]:
+        found = {name: over_units([c[name].mean() for c in changes], of) if changes else (0.0, (0.0, 0.0))
+                 for name in face.regions}  # fmt: skip
+        return {name: x for name, (x, _) in found.items()}, {name: bounds for name, (_, bounds) in found.items()}
+
     def motions(scale: float, condition: str) -> list[Tensor]:
         return [answers(Ask(index, condition, scale, NUM_SAMPLES)) for index in chosen]
 
@@ -93,17 +110,22 @@ def doses(
         opened = [face.opening_mm(x) - o for x, o in zip(here, none_open)]
         lips = equivalence(unit_means([change.mean() for change in opened], units), margin_mm)
         speed, jerk = (np.array(v) for v in zip(*[[y.mean() for y in face.speed_and_jerk(x)] for x in here]))
-        whole = effect_of([c["face"].mean() for c in change], units, generator)
         found.append(Dose(
-            scale, {name: float(np.mean([c[name].mean() for c in change])) for name in face.regions},
-            (whole.low, whole.high),
-            {name: float(np.mean([c[name].mean() for c in turn])) if turn else 0.0 for name in face.regions},
-            float(np.mean([face.head_change_deg(x, n).mean() for x, n in zip(here, none)])),
-            cosine.mean, cosine.low, energy.mean, energy.low, energy.high, lips.mean,
-            lips.holds, float(np.mean([np.abs(change).mean() for change in opened])),
+            scale, *by_region(change, units), *by_region(turn, units[[n is not None for n in near]]),
+            *over_units([face.head_change_deg(x, n).mean() for x, n in zip(here, none)]),
+            cosine.mean, cosine.low, energy.mean, energy.low, energy.high,
+            *over_units([change.mean() for change in opened]), lips.holds,
+            *over_units([np.abs(change).mean() for change in opened]),
             float(jerk.mean() / none_jerk.mean()), float(speed.mean() / none_speed.mean()),
         ))  # fmt: skip
     return found
+
+
+def noise_mm(answers: Answers, chosen: Sequence[int], units: Sequence[int], face: Face) -> dict[str, float]:
+    """What other noise alone changes, by region: between two answers to the same turn at scale 1. A control."""
+    pairs = [answers(Ask(index, TRUE, 1.0, NUM_SAMPLES)) for index in chosen]
+    changes = [face.change_mm(samples[0], samples[1]) for samples in pairs]
+    return {name: float(unit_means([c[name].mean() for c in changes], units).mean()) for name in face.regions}
 
 
 def largest_usable(found: Sequence[Dose]) -> float:

@@ -65,9 +65,11 @@ class Gaps:
         with np.errstate(invalid="ignore", divide="ignore"):
             return self.errors[condition][:, levels, place].mean(1).sum(1) / self.counts[:, place].sum(1)
 
-    def gap(self, wrong: str, right: str = TRUE, group: str = "expression") -> np.ndarray:
-        """L(wrong) - L(right) per exchange: (N,); on the levels that both were asked at."""
-        asked = [level for level in range(NUM_LEVELS)
+    def gap(
+        self, wrong: str, right: str = TRUE, group: str = "expression", levels: Sequence[int] = range(NUM_LEVELS)
+    ) -> np.ndarray:
+        """L(wrong) - L(right) per exchange: (N,); on those of the levels that both were asked at."""
+        asked = [level for level in levels
                  if all(np.isfinite(self.errors[name][:, level]).any() for name in (wrong, right))]  # fmt: skip
         if not asked:
             return np.full(len(self.counts), np.nan)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from diffdyad.evaluation.effect import pictures
-from diffdyad.evaluation.effect.conditions import ABOUT, NEAR, NULL, OCCLUSION_S
+from diffdyad.evaluation.effect.conditions import ABOUT, NEAR, NULL, OCCLUSION_S, PLACEBO
 from diffdyad.evaluation.effect.inference import Effect
 from diffdyad.evaluation.effect.protocol import Findings
 from diffdyad.evaluation.effect.where import half_life_s
@@ -29,6 +29,8 @@ _CONTROL_FIGURES = (
 )  # fmt: skip
 
 _ROUNDING = 1e-8
+_CONTROL = "control: "
+_PLACEBO_ROW = f"{_CONTROL}a wrong turn for the true one"
 _CSS = Path(__file__).with_name("report.css")
 _COLOURS = {"meaningful": "#2f855a", "not meaningful": "#9b2c2c", "cannot tell": "#b7791f"}
 
@@ -60,8 +62,10 @@ def knob(findings: Findings) -> dict:
         "format": FORMAT, "verdict": findings.verdict.word, "sentence": findings.verdict.sentence,
         "largest_usable_scale": findings.largest_scale,
         "change_mm": {f"{dose.scale:g}": to_json(dose.change_mm) for dose in findings.doses},
+        "change_low_high_mm": {f"{dose.scale:g}": to_json(dose.change_low_high) for dose in findings.doses},
         "about": "mean change of the face's regions against scale 0, over the first "
-                 f"{findings.facts['answer_s']:g} s of {findings.facts['answered']} answers",
+                 f"{findings.facts['answer_s']:g} s of {findings.facts['answered']} answers; low and high: 95 % over "
+                 "pairs of people",
     }  # fmt: skip
 
 
@@ -128,20 +132,26 @@ def _endpoints(findings: Findings) -> str:
                  for name, effect in end.contrasts.items()]  # fmt: skip
     rows += [_effect_row(f"loss gap, described: {name}", effect) for name, effect in findings.gaps.items()
              if name in ("swap-far", "time-scrambled")]  # fmt: skip
-    rows += [_effect_row(f"control, placebo: {name}", effect) for name, effect in evidence.placebo.items()]
+    rows += [_effect_row(f"{_CONTROL}placebo, {name}", effect) for name, effect in evidence.placebo.items()]
     power = evidence.power_at_smallest
+    sizes = {**evidence.partial_r2, **{f"{_CONTROL}{name}, of another's answer": x
+                                       for name, x in findings.r2_controls.items()}}  # fmt: skip
     r2 = [[name, f"{_number(100 * x.value)} %", f"[{_number(100 * x.low)}, {_number(100 * x.high)}] %",
-           f"{_number(100 * power[name])} %"] for name, x in evidence.partial_r2.items()]  # fmt: skip
-    groups = [[group, *(f"{_number(effects[name].mean)} ({_number(effects[name].p_value, 2)})" for name in effects)]
-              for group, effects in findings.by_group.items()]  # fmt: skip
+           f"{_number(100 * power[name])} %" if name in power else "&ndash;"] for name, x in sizes.items()]  # fmt: skip
+    contrasts = next(iter(findings.by_group.values()))
+    groups = [[_PLACEBO_ROW if name == PLACEBO else name,
+               *(f"{_number(found[name].mean)} {_brackets(found[name])}, p = {_number(found[name].p_value, 2)}"
+                 for found in findings.by_group.values())] for name in contrasts]  # fmt: skip
     legend = "".join(f"<li><b>{name}</b>: {about}</li>" for name, about in ABOUT.items())
     return (
         "<h2>Endpoints</h2>" + _table(["endpoint", "effect", "95 %", "p", "d_z", "pairs"], rows)
         + "<p>Partial R² of the expression given the own audio (what the true turn explains and the other does not, at "
         "pure noise), with 90 % intervals, and the power to find the smallest effect of interest, "
-        f"{100 * evidence.smallest_effect:g} %:</p>" + _table(["against", "partial R²", "90 %", "power"], r2)
-        + "<p>Loss gap by group of channels, in their variances (p):</p>"
-        + _table(["channels", *next(iter(findings.by_group.values()))], groups) + f"<ul class=note>{legend}</ul>"
+        f"{100 * evidence.smallest_effect:g} %. Controls: the answer of other people, after a turn like it, is taken "
+        "for the true one, which the context cannot tell.</p>"
+        + _table(["against", "partial R²", "90 %", "power"], r2)
+        + "<p>Loss gap by group of channels, in their variances:</p>"
+        + _table(["against", *findings.by_group], groups) + f"<ul class=note>{legend}</ul>"
     )  # fmt: skip
 
 
@@ -150,11 +160,18 @@ def _dose(findings: Findings, evidence) -> str:
         return ("<h2>Dose</h2><p>Left out: only the verdict was asked for, or no head in the motion's basis was given "
                 "for millimetres.</p>")  # fmt: skip
     regions = list(findings.doses[0].change_mm)
-    rows = [[f"{d.scale:g}", *(_number(d.change_mm[r]) for r in regions), _number(d.turn_mm["face"]),
-             _number(d.head_deg), _number(d.cosine), _number(d.energy), _number(d.lips_mm),
-             "yes" if d.lips_hold else "no", _number(d.lips_frame_mm), _number(d.jerk), _number(d.speed),
+
+    def moved(value: float, bounds: tuple[float, float]) -> str:
+        return f"{_number(value)} [{_number(bounds[0])}, {_number(bounds[1])}]"
+
+    rows = [[f"{d.scale:g}", *(moved(d.change_mm[r], d.change_low_high[r]) for r in regions),
+             moved(d.turn_mm["face"], d.turn_low_high["face"]), moved(d.head_deg, d.head_low_high), _number(d.cosine),
+             _number(d.energy), moved(d.lips_mm, d.lips_low_high), "yes" if d.lips_hold else "no",
+             moved(d.lips_frame_mm, d.lips_frame_low_high), _number(d.jerk), _number(d.speed),
              "yes" if d.is_usable else "no"]
             for d in findings.doses]  # fmt: skip
+    rows.append([f"{_CONTROL}other noise, same turn", *(_number(findings.noise_mm.get(r)) for r in regions),
+                 *["&ndash;"] * 10])  # fmt: skip
     return (
         f"<h2>Dose: the largest usable scale is {findings.largest_scale:g}"
         f"{', the highest that was tried' if findings.largest_scale == findings.doses[-1].scale else ''}</h2>"
@@ -171,9 +188,12 @@ def _dose(findings: Findings, evidence) -> str:
 def _modalities(findings: Findings) -> str:
     effects = {f"without {name}": effect for name, effect in findings.modalities.items()}
     effects |= {f"{name} of another turn": effect for name, effect in findings.swapped_modalities.items()}
+    whole = {NEAR: "all of another turn", NULL: "without all", PLACEBO: _PLACEBO_ROW}
+    effects |= {whole[name]: findings.modality_controls[name] for name in (NULL, NEAR, PLACEBO)}
     return (
         "<h2>Which modality</h2><p class=note>How much worse the truth is denoised when one modality is left out, or "
-        "taken from the near swap, all else as it was: leave one out, which has no order.</p>"
+        "taken from the near swap, all else as it was: leave one out, which has no order. Beside them the whole "
+        "turn, and a control in which nothing may be found (two-sided).</p>"
         + _image(pictures.forest(effects, "loss gap by modality", "variances of the expression"), "forest plot")
         + _table(["modality", "effect", "95 %", "p", "d_z", "pairs"], [_effect_row(*x) for x in effects.items()])
     )  # fmt: skip

@@ -39,9 +39,9 @@ def dose_curve(doses: Sequence[Dose], largest: float, margin_mm: float) -> bytes
 
     def paint(axes) -> None:
         for name in doses[0].change_mm:
-            axes[0].plot(scales, [dose.change_mm[name] for dose in doses], "o-", label=name, ms=3)
-        low, high = zip(*[dose.change_low_high for dose in doses])
-        axes[0].fill_between(scales, low, high, alpha=0.15, color=_GREY)
+            line = axes[0].plot(scales, [dose.change_mm[name] for dose in doses], "o-", label=name, ms=3)[0]
+            low, high = zip(*[dose.change_low_high[name] for dose in doses])
+            axes[0].fill_between(scales, low, high, alpha=0.15, color=line.get_color(), lw=0)
         axes[0].set(title="change from no context", ylabel="mm, mean over the region")
         axes[0].legend(frameon=False, fontsize=8)
         axes[1].plot(scales[1:], [dose.cosine for dose in doses][1:], "o-", color=_BLUE, ms=3)
@@ -52,6 +52,7 @@ def dose_curve(doses: Sequence[Dose], largest: float, margin_mm: float) -> bytes
         axes[2].axhline(0, color=_GREY, lw=0.8)
         axes[2].set(title="distance to the truth (below 0: nearer)", ylabel="energy score less that at 0")
         axes[3].plot(scales, [dose.lips_mm for dose in doses], "o-", color=_ORANGE, ms=3, label="mean opening, mm")
+        axes[3].fill_between(scales, *zip(*[dose.lips_low_high for dose in doses]), color=_ORANGE, alpha=0.15, lw=0)
         axes[3].axhspan(-margin_mm, margin_mm, color=_GREY, alpha=0.15)
         axes[3].plot(scales, [dose.jerk - 1 for dose in doses], "s--", color=_BLUE, ms=3, label="jerk, share more")
         axes[3].axhline(NATURAL[1] - 1, color=_BLUE, lw=0.8, ls=":")

@@ -66,7 +66,13 @@ class Retrieval:
 
 @dataclass
 class Findings:
-    """All that a report says. gaps: by contrast, also those that are only described; controls: the metrics' table."""
+    """All that a report says.
+
+    gaps: by contrast, also those that are only described; by_group: group -> contrast -> effect, the placebo's among
+    them; modality_controls, r2_controls: rows beside the modalities' and the partial R2, where nothing may be found
+    (and, of the former, what the whole turn does); noise_mm: by region, what other noise alone changes; controls: the
+    metrics' table.
+    """
 
     verdict: Verdict
     evidence: Evidence
@@ -74,9 +80,12 @@ class Findings:
     by_group: dict[str, dict[str, Effect]]
     modalities: dict[str, Effect]
     swapped_modalities: dict[str, Effect]
+    modality_controls: dict[str, Effect]
+    r2_controls: dict[str, Estimate]
     retrieval: Retrieval | None
     doses: list[dose.Dose]
     largest_scale: float | None
+    noise_mm: dict[str, float]
     where: where.Where | None
     split: where.Split | None
     controls: Report | None
@@ -135,8 +144,10 @@ def conclude(
         _power_at_smallest(gaps, setting, settings, pipeline), setting.num_units,
     )  # fmt: skip
     described = None if settings.verdict_only else face
+    controls_rng = np.random.default_rng([settings.seed, 9])
     doses = dose.doses(answers, chosen, chosen_units, truths, face, pipeline.statistics, settings.lips_margin_mm,
-                       rng) if described else []  # fmt: skip
+                       np.random.default_rng([settings.seed, 10])) if described else []  # fmt: skip
+    noise_mm = dose.noise_mm(answers, chosen, chosen_units, face) if described else {}
     looked = _spread(range(len(items)), 96)
     bled = sum(item.has_bleed for item in items)
     if bled:
@@ -160,10 +171,12 @@ def conclude(
     }  # fmt: skip
     return Findings(
         decide(evidence), evidence, found,
-        {group: {name: effect_of(gaps.gap(name, TRUE, group), units, rng) for name in CONTRASTS}
+        {group: {**{name: effect_of(gaps.gap(name, TRUE, group), units, rng) for name in CONTRASTS},
+                 PLACEBO: effect_of(gaps.gap(PLACEBO, NEAR, group), units, controls_rng, two_sided=True)}
          for group in gap.GROUPS},
         {name: found[without(name)] for name in modalities}, {name: found[swapped(name)] for name in modalities},
-        retrieved, doses, dose.largest_usable(doses) if doses else None,
+        _modality_controls(gaps, units, controls_rng), _r2_controls(gaps, network, setting, controls_rng),
+        retrieved, doses, dose.largest_usable(doses) if doses else None, noise_mm,
         where.look(network, setting.conditions, gaps, looked, face, settings.seed, crew.bar("where")) if described
         else None,
         where.split(answers, chosen[:_SPLIT], face) if described else None,
@@ -253,6 +266,33 @@ def _partial_r2(gaps: Gaps, wrong: str, units: np.ndarray, rng: np.random.Genera
     errors = {name: gaps.expected_error(name)[0] for name in (TRUE, NULL, wrong)}
     known = np.isfinite(errors[wrong])
     return ratio_interval((errors[wrong] - errors[TRUE])[known], errors[NULL][known], units[known], rng, 0.9)
+
+
+def _r2_controls(gaps: Gaps, network: Network, setting: Setting, rng: np.random.Generator) -> dict[str, Estimate]:
+    """By contrast, the partial R2 where the answer of other people, after a like turn, is taken for the true one."""
+    errors, span = {}, network.pipeline.layout.slices["expression"]
+    others = [int(k) for k in setting.swaps.far]
+    if not others or min(others) < 0:
+        return {}
+    truths, known = (torch.stack(x) for x in zip(*[network.target(setting.items[k]) for k in others]))
+    truths, known = (x[:, : network.answer, span] for x in (truths, known))
+    for name in (TRUE, *CONTRASTS):
+        errors[name] = ((gaps.means[name][..., span] - truths).square() * known).double().sum((1, 2)).numpy()
+    found = {}
+    for name in CONTRASTS:
+        there = np.isfinite(errors[name])
+        found[name] = ratio_interval((errors[name] - errors[TRUE])[there], errors[NULL][there], setting.units[there],
+                                     rng, 0.9)  # fmt: skip
+    return found
+
+
+def _modality_controls(gaps: Gaps, units: np.ndarray, rng: np.random.Generator) -> dict[str, Effect]:
+    """At the noise levels of the modalities: a wrong turn for the true one, and the whole turn, by contrast."""
+    levels = gap.SECONDARY_LEVELS
+    return {
+        PLACEBO: effect_of(gaps.gap(PLACEBO, NEAR, levels=levels), units, rng, two_sided=True),
+        **{name: effect_of(gaps.gap(name, levels=levels), units, rng) for name in CONTRASTS},
+    }  # fmt: skip
 
 
 def _power_at_smallest(
