@@ -20,7 +20,7 @@ from diffdyad import cli
 from diffdyad.context import TurnFeatures
 from diffdyad.data.exchange import Exchange, Person, to_row, write_shard
 from diffdyad.evaluation.clips import bilabials_of
-from diffdyad.evaluation.effect import critic, dose, gap, protocol, retrieval, where
+from diffdyad.evaluation.effect import critic, dose, gap, occlusion, protocol, retrieval, where
 from diffdyad.evaluation.effect.answers import Answers, Ask
 from diffdyad.evaluation.effect.bleed import without_bleed
 from diffdyad.evaluation.effect.conditions import NEAR, NULL, PLACEBO, TRUE, mixed, scrambled
@@ -221,6 +221,8 @@ def test_two_processes_find_what_one_does(run, tmp_path):
     # other exchanges share a batch, which changes the last digits
     for part in ("evidence", "doses"):
         assert numbers(one[part]) == pytest.approx(numbers(two[part]), rel=1e-3, abs=1e-7, nan_ok=True)
+    hidden = [numbers(found["where"]["occlusion_mm"]) for found in (one, two)]
+    assert len(hidden[0]) == 3 and hidden[0] == pytest.approx(hidden[1], rel=1e-3)
 
 
 def numbers(value) -> list[float]:
@@ -257,6 +259,7 @@ def test_the_same_command_again_makes_nothing_twice_and_reads_what_people_answer
     (tmp_path / "mine.json").write_text(json.dumps(all_right(run.out / "blind")))
     assert cli.main([*run.argv, "--no-video", "--answers", str(tmp_path / "mine.json")]) == 0
     assert made(run.out) == before
+    assert len([path for path in before if path.parent.name == "hidden"]) == PAIRS * EXCHANGES
     again = json.loads((run.out / "report.json").read_text())
     assert again["blind"][f"liked best: {TRUE}"]["share"] == 1 and first["blind"] is None
     assert {**again, "seconds": 0, "blind": None} == {**first, "seconds": 0}
@@ -447,6 +450,11 @@ def test_the_controls_of_a_model_that_knows_the_answer_find_nothing():
     assert beside[NEAR].mean == pytest.approx(3) and beside[NEAR].p_value < 0.01 < beside[PLACEBO].p_value
     setting.swaps.far[3] = -1
     assert protocol._r2_controls(gaps, network, setting, rng) == {}
+
+
+def test_what_hiding_does_is_told_per_window_however_many_cells_fall_into_it():
+    found = occlusion.per_window(np.array([0.2, 0.3, 0.4, 0.1]), np.array([2, 3, 1, 0]), 5.0)
+    assert found[:3] == pytest.approx([0.25, 0.25, 1.0]) and np.isnan(found[3])
 
 
 def test_half_life():

@@ -15,7 +15,7 @@ import torch
 from diffdyad.data.exchange import ExchangeShards
 from diffdyad.data.sides import motion_of
 from diffdyad.evaluation.clips import Clip
-from diffdyad.evaluation.effect import critic, dose, gap, retrieval, where
+from diffdyad.evaluation.effect import critic, dose, gap, occlusion, retrieval, where
 from diffdyad.evaluation.effect.answers import Answers, Ask
 from diffdyad.evaluation.effect.conditions import NEAR, NULL, PLACEBO, TRUE, swapped, without
 from diffdyad.evaluation.effect.face import Face
@@ -47,6 +47,7 @@ from diffdyad.motion import Motion
 from diffdyad.pipeline import DyadPipeline
 
 NUM_SAMPLES = 8
+_LOOKED = 96  # exchanges that where, when and which part of the turn are told of
 _SPLIT = 8  # exchanges of which start is told from context
 CONTRASTS = (NEAR, NULL)
 
@@ -109,6 +110,8 @@ def measure(
     if not settings.verdict_only:
         answers.make(dose.asks(setting.chosen, answers), crew.share, crew.bar("dose"))
         answers.make(where.split_asks(setting.chosen[:_SPLIT], setting.conditions), crew.share, crew.bar("starts"))
+        occlusion.measure(network, setting.conditions, _looked(setting), settings.cache / "hidden", settings.seed,
+                          crew.share, crew.bar("hidden parts of turns"))  # fmt: skip
     crew.wait()
     return network, answers
 
@@ -148,7 +151,6 @@ def conclude(
     doses = dose.doses(answers, chosen, chosen_units, truths, face, pipeline.statistics, settings.lips_margin_mm,
                        np.random.default_rng([settings.seed, 10])) if described else []  # fmt: skip
     noise_mm = dose.noise_mm(answers, chosen, chosen_units, face) if described else {}
-    looked = _spread(range(len(items)), 96)
     bled = sum(item.has_bleed for item in items)
     if bled:
         notes.append(f"In {bled} of {len(items)} exchanges one voice was heard in the other's channel; it was gated.")
@@ -177,8 +179,8 @@ def conclude(
         {name: found[without(name)] for name in modalities}, {name: found[swapped(name)] for name in modalities},
         _modality_controls(gaps, units, controls_rng), _r2_controls(gaps, network, setting, controls_rng),
         retrieved, doses, dose.largest_usable(doses) if doses else None, noise_mm,
-        where.look(network, setting.conditions, gaps, looked, face, settings.seed, crew.bar("where")) if described
-        else None,
+        where.look(network, setting.conditions, gaps, _looked(setting), face, settings.cache / "hidden", settings.seed)
+        if described else None,
         where.split(answers, chosen[:_SPLIT], face) if described else None,
         None if settings.verdict_only else _controls(answers, setting, face.gauge if face else None, settings),
         facts, notes,
@@ -190,8 +192,10 @@ def _mean(values: np.ndarray) -> float | None:
     return float(known.mean()) if len(known) else None
 
 
-def _spread(indices: Sequence[int], most: int) -> list[int]:
-    return [indices[int(k)] for k in np.linspace(0, len(indices) - 1, min(most, len(indices)))]
+def _looked(setting: Setting) -> list[int]:
+    """The exchanges that where, when and which part are told of."""
+    count = len(setting.items)
+    return [int(k) for k in np.linspace(0, count - 1, min(_LOOKED, count))]
 
 
 def _retrieval(network, answers, setting, settings, crew, rng) -> tuple[Retrieval | None, Endpoint, list[str]]:

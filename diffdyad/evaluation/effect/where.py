@@ -6,16 +6,16 @@ All but `split` look at what the network expects at pure noise, the mean over it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from diffdyad.data.batches import keyed_generator
+from diffdyad.evaluation.effect import occlusion
 from diffdyad.evaluation.effect.answers import Answers, Ask
-from diffdyad.evaluation.effect.conditions import NEAR, NULL, OCCLUDED_S, OCCLUSION_S, TRUE, Conditions
+from diffdyad.evaluation.effect.conditions import NEAR, NULL, TRUE, Conditions
 from diffdyad.evaluation.effect.face import Face
 from diffdyad.evaluation.effect.gap import Gaps
 from diffdyad.evaluation.effect.network import Network
@@ -43,9 +43,9 @@ class Where:
 
 
 def look(
-    network: Network, conditions: Conditions, gaps: Gaps, chosen: Sequence[int], face: Face, seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    network: Network, conditions: Conditions, gaps: Gaps, chosen: Sequence[int], face: Face, folder: Path, seed: int = 0
 ) -> Where:
+    """folder: where `occlusion.measure` left what it found of these exchanges."""
     stats, fps = network.pipeline.statistics, network.pipeline.fps
     heat, curves = np.zeros(face.head.num_vertices), {NULL: [], NEAR: []}
     regions = {wrong: {name: [] for name in face.regions} for wrong in curves}
@@ -63,13 +63,13 @@ def look(
             for name in face.regions:
                 regions[wrong][name].append(change[name].mean())
     mean_curves = {wrong: np.mean(rows, 0) if rows else np.zeros(network.answer) for wrong, rows in curves.items()}
-    seconds, hidden = _occlusion(network, conditions, gaps, chosen, face, seed, progress)
     times = np.arange(network.answer) / fps
     return Where(
         heat, {wrong: {name: float(np.mean(rows)) for name, rows in found.items() if rows}
                for wrong, found in regions.items()},
         {wrong: float(np.mean(rows)) for wrong, rows in head.items() if rows}, times, mean_curves,
-        half_life_s(times, mean_curves[NULL]), seconds, hidden,
+        half_life_s(times, mean_curves[NULL]), np.array(occlusion.BEGINS_S),
+        occlusion.gather(network, conditions, chosen, folder, face, seed),
     )  # fmt: skip
 
 
@@ -80,33 +80,6 @@ def half_life_s(times: np.ndarray, curve: np.ndarray) -> float:
     top = int(curve.argmax())
     above = np.flatnonzero(curve >= curve[top] / 2)
     return float(times[above[-1] + 1] - times[top]) if above[-1] + 1 < len(times) else math.nan
-
-
-def _occlusion(network, conditions, gaps, chosen, face, seed, progress) -> tuple[np.ndarray, np.ndarray]:
-    begins = np.arange(0, OCCLUDED_S, OCCLUSION_S)
-    stats, rows = network.pipeline.statistics, []
-    for done, index in enumerate(chosen, start=1):
-        item = conditions.items[index]
-        contexts = [conditions.context(index, TRUE),
-                    *(conditions.occluded(index, begin + OCCLUSION_S, begin) for begin in begins)]  # fmt: skip
-        noise = torch.randn((1, network.num_frames, network.pipeline.layout.dim),
-                            generator=keyed_generator(seed, "occlusion", item.name))  # fmt: skip
-        encoded = network.encode([item] * len(contexts), contexts)
-        noisy = network.add_noise(torch.zeros_like(noise), noise, network.last_timestep)
-        motion = _raw(stats, network.predict(noisy.expand(len(contexts), -1, -1), network.last_timestep, encoded))
-        motion = motion[:, : network.answer]
-        change = face.change_mm(motion[1:], motion[:1].expand_as(motion[1:]))["face"].mean(-1)
-        # as if every window hid as many cells: of half a second at 5 a second, two or three fall into one
-        hid = np.array([int((contexts[0].mask & ~one.mask).sum()) for one in contexts[1:]])
-        usual = OCCLUSION_S * conditions.encoder.config.rate_hz
-        there = (begins < item.turn_s) & (hid > 0)  # what was never said cannot be hidden
-        rows.append(np.where(there, change * usual / np.maximum(hid, 1), np.nan))
-        if progress:
-            progress(done, len(chosen))
-    known = np.isfinite(rows).any(0)
-    means = np.full(len(begins), np.nan)
-    means[known] = np.nanmean(np.array(rows)[:, known], 0)
-    return begins, means
 
 
 def _raw(stats, standardised: Tensor) -> Tensor:
