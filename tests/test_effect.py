@@ -18,7 +18,9 @@ from test_effect_pages import all_right
 
 from diffdyad import cli
 from diffdyad.context import TurnFeatures
+from diffdyad.data import store
 from diffdyad.data.exchange import Exchange, Person, to_row, write_shard
+from diffdyad.data.intake import Format
 from diffdyad.evaluation.clips import bilabials_of
 from diffdyad.evaluation.effect import critic, dose, gap, occlusion, protocol, retrieval, where
 from diffdyad.evaluation.effect.answers import Answers, Ask
@@ -26,7 +28,7 @@ from diffdyad.evaluation.effect.bleed import without_bleed
 from diffdyad.evaluation.effect.conditions import NEAR, NULL, PLACEBO, TRUE, mixed, scrambled
 from diffdyad.evaluation.effect.dose import Dose, largest_usable
 from diffdyad.evaluation.effect.planted import DOWN, UP, amplitude, with_reaction
-from diffdyad.evaluation.effect.reading import cut_at_onset
+from diffdyad.evaluation.effect.reading import Reading, cut_at_onset
 from diffdyad.evaluation.effect.where import half_life_s
 from diffdyad.judging import context
 from diffdyad.knob import describe_knob, read_knob
@@ -422,6 +424,40 @@ def test_the_near_swap_is_in_the_gallery_of_a_long_session():
     assert rows.shape == (65, 32) and (rows[:, 0] == np.arange(65)).all()
     assert all(donor in row for donor, row in zip(donors, rows) if donor >= 0)
     assert all(len(set(row)) == 32 for row in rows.tolist())
+
+
+def test_the_critic_learns_of_no_turn_that_outlasts_the_onset_and_of_none_of_the_judged(tmp_path, tiny_pipeline):
+    rows = [exchange(0, 0, "train"), exchange(0, 1, "train", gap_s=-0.4), exchange(1, 0, "train"),
+            replace(exchange(2, 0, "train"), responder_name="test3b")]  # fmt: skip
+    (tmp_path / "data").mkdir()
+    write_shard(tmp_path / "data" / "train-00000-of-00001.parquet", list(map(to_row, rows)))
+    reading = Reading.of(tiny_pipeline)
+
+    def names() -> list[str]:
+        pairs = critic.real_pairs(tmp_path / "data", "test", {"test3b"}, reading, tmp_path / "cache", 100)
+        assert all(pair.features.previous_end_s <= 0 for pair in pairs)
+        return [pair.features.exchange_id for pair in pairs]
+
+    # read for the purpose, turns are cut at the onset; a training's features know what came after
+    assert names() == ["train-0-0", "train-0-1", "train-1-0"]
+    store.build(tmp_path / "data", "train", tmp_path / "data" / "features", reading.settings, Format(*reading.stats), 0)
+    assert names() == ["train-0-0", "train-1-0"]
+
+
+def test_the_critic_sees_nothing_of_a_turn_after_the_onset(tiny_pipeline):
+    encoder, rng = tiny_pipeline.context_encoder, torch.Generator().manual_seed(0)
+    width = encoder.config.widths["prosody"]
+    cells, other = torch.randn((2, 20, width), generator=rng)
+    valid = {"prosody": torch.ones(20, dtype=torch.bool)}
+
+    def seen(cells, end_s):
+        return critic.turn_vector(encoder, TurnFeatures({"prosody": cells}, valid, None), end_s)["prosody"]
+
+    late = torch.cat([cells[:18], other[18:]])  # the last two of 0.2 s each lie after the onset
+    assert torch.equal(seen(cells, 0.4), seen(late, 0.4)) and not torch.equal(seen(cells, 0.2), seen(late, 0.2))
+    assert not torch.equal(seen(cells, 0.4), seen(torch.cat([cells[:17], other[17:]]), 0.4))
+    assert seen(cells, 0.4)[:width] == pytest.approx(encoder.standardise(
+        TurnFeatures({"prosody": cells[:18]}, {}, None)).features["prosody"].mean(0), abs=1e-5)  # fmt: skip
 
 
 def test_a_critic_of_faces_that_never_move_guesses():
