@@ -181,7 +181,7 @@ def test_the_protocol_reaches_a_verdict(run):
     assert set(first["modality_controls"]) == {PLACEBO, NEAR, NULL} and first["noise_mm"]["face"] > 0
     assert set(first["r2_controls"]) == {NEAR, NULL} and first["r2_controls"][NEAR]["low"] is not None
     page = (run.out / "report.html").read_text()
-    for heading in ("Endpoints", "Partial R²", "by group of channels", "Dose", "Which modality"):
+    for heading in ("Endpoints", "Partial R²", "by group of channels", "Dose", "Which modality", "heat map"):
         assert "control: " in page.split(heading, 1)[1].split("</table>")[0], heading
     assert first["verdict"]["word"] in page and page.count("data:image/png") >= 6
     assert page.count("data:video/mp4") == 2

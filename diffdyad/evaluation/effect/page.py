@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from diffdyad.evaluation.effect import pictures
+from diffdyad.evaluation.effect import pictures, where
 from diffdyad.evaluation.effect.conditions import ABOUT, NEAR, NULL, OCCLUSION_S, PLACEBO
 from diffdyad.evaluation.effect.inference import Effect
 from diffdyad.evaluation.effect.protocol import Findings
-from diffdyad.evaluation.effect.where import half_life_s
 from diffdyad.evaluation.report import Report
 from diffdyad.head import HeadModel
 
@@ -30,6 +29,7 @@ _CONTROL_FIGURES = (
 
 _ROUNDING = 1e-8
 _CONTROL = "control: "
+_WRONG_ROW = f"{_CONTROL}another turn against none"
 _PLACEBO_ROW = f"{_CONTROL}a wrong turn for the true one"
 _CSS = Path(__file__).with_name("report.css")
 _COLOURS = {"meaningful": "#2f855a", "not meaningful": "#9b2c2c", "cannot tell": "#b7791f"}
@@ -111,6 +111,11 @@ def _brackets(interval) -> str:
     return f"[{_number(interval.low)}, {_number(interval.high)}]"
 
 
+def _bounded(value: float, low: float, high: float) -> str:
+    """In two lines, for tables of many columns."""
+    return f"{_number(value)}<br><small>[{_number(low)}, {_number(high)}]</small>"
+
+
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{cell}</th>" for cell in header)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
@@ -140,8 +145,9 @@ def _endpoints(findings: Findings) -> str:
            f"{_number(100 * power[name])} %" if name in power else "&ndash;"] for name, x in sizes.items()]  # fmt: skip
     contrasts = next(iter(findings.by_group.values()))
     groups = [[_PLACEBO_ROW if name == PLACEBO else name,
-               *(f"{_number(found[name].mean)} {_brackets(found[name])}, p = {_number(found[name].p_value, 2)}"
-                 for found in findings.by_group.values())] for name in contrasts]  # fmt: skip
+               *(_bounded(found[name].mean, found[name].low, found[name].high)
+                 + f"<br>p = {_number(found[name].p_value, 2)}" for found in findings.by_group.values())]
+              for name in contrasts]  # fmt: skip
     legend = "".join(f"<li><b>{name}</b>: {about}</li>" for name, about in ABOUT.items())
     return (
         "<h2>Endpoints</h2>" + _table(["endpoint", "effect", "95 %", "p", "d_z", "pairs"], rows)
@@ -160,14 +166,11 @@ def _dose(findings: Findings, evidence) -> str:
         return ("<h2>Dose</h2><p>Left out: only the verdict was asked for, or no head in the motion's basis was given "
                 "for millimetres.</p>")  # fmt: skip
     regions = list(findings.doses[0].change_mm)
-
-    def moved(value: float, bounds: tuple[float, float]) -> str:
-        return f"{_number(value)} [{_number(bounds[0])}, {_number(bounds[1])}]"
-
-    rows = [[f"{d.scale:g}", *(moved(d.change_mm[r], d.change_low_high[r]) for r in regions),
-             moved(d.turn_mm["face"], d.turn_low_high["face"]), moved(d.head_deg, d.head_low_high), _number(d.cosine),
-             _number(d.energy), moved(d.lips_mm, d.lips_low_high), "yes" if d.lips_hold else "no",
-             moved(d.lips_frame_mm, d.lips_frame_low_high), _number(d.jerk), _number(d.speed),
+    rows = [[f"{d.scale:g}", *(_bounded(d.change_mm[r], *d.change_low_high[r]) for r in regions),
+             _bounded(d.turn_mm["face"], *d.turn_low_high["face"]), _bounded(d.head_deg, *d.head_low_high),
+             _number(d.cosine), _bounded(d.energy, d.energy_low, d.energy_high), _bounded(d.lips_mm, *d.lips_low_high),
+             "yes" if d.lips_hold else "no", _bounded(d.lips_frame_mm, *d.lips_frame_low_high), _number(d.jerk),
+             _number(d.speed),
              "yes" if d.is_usable else "no"]
             for d in findings.doses]  # fmt: skip
     rows.append([f"{_CONTROL}other noise, same turn", *(_number(findings.noise_mm.get(r)) for r in regions),
@@ -222,7 +225,8 @@ def _where(findings: Findings, head: HeadModel | None) -> str:
     if found is None or head is None:
         return ""
     regions = list(found.regions_mm[NULL])
-    rows = [[name, *(_number(found.regions_mm[name].get(region)) for region in regions),
+    rows = [[_WRONG_ROW if name == where.WRONG else name,
+             *(_number(found.regions_mm[name].get(region)) for region in regions),
              _number(found.head_deg.get(name))] for name in found.regions_mm]  # fmt: skip
     text = (
         "<h2>Where, when, and which part of the turn</h2><p class=note>Of the mean of what the model expects, true "
@@ -237,14 +241,15 @@ def _where(findings: Findings, head: HeadModel | None) -> str:
     )  # fmt: skip
     if split is None:
         return text + "<p>Start against context: no exchange has another start of the same person.</p>"
+    lasts = {name: where.half_life_s(split.times_s, curve) for name, curve in split.curves_mm.items()}
     shares = [[name, f"{100 * share:.1f} %"] for name, share in split.shares.items()]
     return (
         text + "<h2>Start against context</h2><p class=note>First frames and turn, each the own or another's, in "
         f"{split.num_exchanges} exchanges at the same noise: shares of the variance of the face's points.</p>"
         + _table(["", "share"], shares)
         + _image(pictures.time_curves(split.times_s, split.curves_mm, "how long the start and the turn last"), "split")
-        + "".join(f"<p>Half of what the {name} does is gone after {_lasting(half_life_s(split.times_s, curve))}.</p>"
-                  for name, curve in split.curves_mm.items())
+        + "".join(f"<p>Half of what the {name} does is gone after {_lasting(seconds)}.</p>"
+                  for name, seconds in lasts.items())
     )  # fmt: skip
 
 

@@ -21,11 +21,14 @@ from diffdyad.evaluation.effect.gap import Gaps
 from diffdyad.evaluation.effect.network import Network
 
 SPLIT_SAMPLES = 4
+WRONG = "swap-near against null"
+"""A control: what any turn changes, right or wrong."""
 
 
 @dataclass
 class Where:
-    """heat_mm: (V,) mean change of each vertex, true turn against none; regions_mm: the same by region and contrast.
+    """heat_mm: (V,) mean change of each vertex, true turn against none; regions_mm: the same by region and contrast
+    (what the true turn is against, or WRONG).
 
     times_s: (T,); curves_mm: contrast -> (T,) mean change of the face; half_life_s: of the curve against none, NaN
     where it does not halve; occlusion_mm: (W,) change when so much of the turn is hidden, from its end backwards, its
@@ -47,21 +50,22 @@ def look(
 ) -> Where:
     """folder: where `occlusion.measure` left what it found of these exchanges."""
     stats, fps = network.pipeline.statistics, network.pipeline.fps
-    heat, curves = np.zeros(face.head.num_vertices), {NULL: [], NEAR: []}
-    regions = {wrong: {name: [] for name in face.regions} for wrong in curves}
-    head = {wrong: [] for wrong in curves}
+    contrasts = {NULL: (TRUE, NULL), NEAR: (TRUE, NEAR), WRONG: (NEAR, NULL)}
+    heat, curves = np.zeros(face.head.num_vertices), {name: [] for name in contrasts}
+    regions = {contrast: {name: [] for name in face.regions} for contrast in contrasts}
+    head = {contrast: [] for contrast in contrasts}
     for index in chosen:
-        true = _raw(stats, gaps.means[TRUE][index])
-        heat += face.vertex_change_mm(true[::5], _raw(stats, gaps.means[NULL][index])[::5]) / len(chosen)
-        for wrong in curves:
-            mean = gaps.means[wrong][index]
-            if not mean.isfinite().all():
+        means = {name: _raw(stats, gaps.means[name][index]) for name in (TRUE, NULL, NEAR)}
+        heat += face.vertex_change_mm(means[TRUE][::5], means[NULL][::5]) / len(chosen)
+        for contrast, sides in contrasts.items():
+            a, b = (means[side] for side in sides)
+            if not (a.isfinite().all() and b.isfinite().all()):
                 continue
-            change = face.change_mm(true, _raw(stats, mean))
-            curves[wrong].append(change["face"])
-            head[wrong].append(face.head_change_deg(true, _raw(stats, mean)).mean())
+            change = face.change_mm(a, b)
+            curves[contrast].append(change["face"])
+            head[contrast].append(face.head_change_deg(a, b).mean())
             for name in face.regions:
-                regions[wrong][name].append(change[name].mean())
+                regions[contrast][name].append(change[name].mean())
     mean_curves = {wrong: np.mean(rows, 0) if rows else np.zeros(network.answer) for wrong, rows in curves.items()}
     times = np.arange(network.answer) / fps
     return Where(
