@@ -234,7 +234,12 @@ class MotionStats(ModelMixin, ConfigMixin):
         return (1000 * raw @ self.aperture_jacobian[:APERTURE_PLACES].mean(0)).to(motion.device)
 
     def check(self, motion: Motion, where: str) -> None:
-        """Raises a UserError that names both sides where the motion is of another basis, layout or rate."""
+        """Raises a UserError that names both sides where the motion is of another basis, layout or rate, or missing."""
+        if motion.layout != self.layout and not motion.layout.num_expression:
+            raise UserError(
+                f"expected motion in basis {self.layout.basis} with {self.layout.num_expression} expressions, found no "
+                f"face in {where}; have faces tracked (docs/recordings.md), or import what a tracker made of them"
+            )
         if motion.layout != self.layout:
             raise UserError(
                 f"expected motion in basis {self.layout.basis} with {self.layout.num_expression} expressions "

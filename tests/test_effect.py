@@ -316,6 +316,37 @@ def test_power_before_the_first_model_of_another_basis(tmp_path, tiny_model, cap
     assert "12 exchanges, 4 independent pairs" in capsys.readouterr().out
 
 
+def power_of_rows(folder: Path, model: Path, rows) -> int:
+    folder.mkdir()
+    write_shard(folder / "test-00000-of-00001.parquet", list(map(to_row, rows)))
+    return cli.main(["context", str(folder), "--model", str(model), "--power", "--workers", "1", "--answer-s", "1.6"])
+
+
+def still(exchange: Exchange) -> Exchange:
+    for side in (exchange.previous, exchange.responder):
+        side.motion = {name: np.full_like(values, 0.3) for name, values in side.motion.items()}
+    return exchange
+
+
+def test_power_is_not_told_of_faces_that_never_move(tmp_path, tiny_model, capsys):
+    rows = [still(exchange(pair, number)) for pair in range(4) for number in range(2)]
+    assert power_of_rows(tmp_path / "data", tiny_model, rows) == 2
+    error = capsys.readouterr().err
+    assert "the same face in all 8" in error and error.strip().count("\n") <= 1
+
+
+def test_power_says_that_single_exchanges_cannot_be_judged(tmp_path, tiny_model, capsys):
+    assert power_of_rows(tmp_path / "data", tiny_model, [exchange(pair, 0) for pair in range(6)]) == 0
+    assert "6 of them have no other turn of the same speaker" in capsys.readouterr().out
+
+
+def test_power_of_a_damaged_shard_is_one_line(tmp_path, tiny_model, capsys):
+    (tmp_path / "test-00000-of-00001.parquet").write_bytes(b"PAR1 is not all")
+    assert cli.main(["context", str(tmp_path), "--model", str(tiny_model), "--power"]) == 2
+    error = capsys.readouterr().err
+    assert "test-00000-of-00001.parquet is damaged" in error and error.count("\n") == 1
+
+
 def test_processes_leave_nothing_out_when_one_is_ahead(tmp_path):
     class Numbers(Answers):
         def __init__(self):

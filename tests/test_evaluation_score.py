@@ -254,6 +254,9 @@ def test_sets_that_make_no_sense(clips):
            [*clips[1:], replace(clips[0], truth=flame)])  # fmt: skip
     refuse("one frame rate.*25 Hz in clip0 and 30 Hz in clip1.*--fps", check_clips,
            [clips[0], replace(clips[1], truth=replace(clips[1].truth, fps=30.0))])  # fmt: skip
+    unseen = [replace(clip, truth=replace(clip.truth, valid=torch.zeros_like(clip.truth.valid))) for clip in clips]
+    refuse(f"no known frame in any of {len(clips)} clips", check_clips, unseen)
+    assert len(check_clips([*clips[1:], unseen[0]])) == len(clips)
     refuse("at least 5 frames, found 3 in clip0", check_clips, [clips[0].cut(3), clips[7]])
 
 

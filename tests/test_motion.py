@@ -125,3 +125,10 @@ def test_rotation_round_trips_and_composition():
     assert torch.allclose(matrix(there), matrix(small), atol=1e-9)
     zero = torch.zeros(1, 3, dtype=torch.float64)
     assert torch.equal(rotation.compose(zero, zero), zero)
+
+
+def test_motion_that_nobody_tracked_is_said_to_be_missing():
+    stats = MotionStats.for_layout(MotionLayout.arkit(), 25.0)
+    nothing = MotionLayout("arkit", 0)
+    with pytest.raises(UserError, match="found no face in exchange x"):
+        stats.check(Motion(torch.zeros(5, nothing.dim), nothing, 25.0), "exchange x")

@@ -106,7 +106,8 @@ def check_clips(clips: Sequence[Clip], units: str = "people") -> np.ndarray:
     """The independent unit of each clip, (C,), after refusing sets that make no sense.
 
     units: "people", or "clips" to take every clip as independent. Raises UserError for fewer than two clips or units,
-    repeated names, clips of different bases, layouts or rates, and clips shorter than 5 frames.
+    repeated names, clips of different bases, layouts or rates, clips shorter than 5 frames, and truths of which no
+    frame is known.
     """
     if units not in ("people", "clips"):
         raise UserError(f"expected --units people or clips, found {units!r}")
@@ -132,6 +133,9 @@ def check_clips(clips: Sequence[Clip], units: str = "people") -> np.ndarray:
                             f"{clip.response_kind!r} of {clip.clip_id}: name it otherwise")  # fmt: skip
         if len(clip) < _SHORTEST:
             raise UserError(f"expected clips of at least {_SHORTEST} frames, found {len(clip)} in {clip.clip_id}")
+    if not any(bool(clip.truth.valid.any()) for clip in clips):
+        raise UserError(f"expected truths whose faces are known, found no known frame in any of {len(clips)} clips: "
+                        "were they tracked?")  # fmt: skip
     if units == "clips":
         return np.arange(len(clips))
     found = independent_units([clip.people for clip in clips])

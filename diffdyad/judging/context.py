@@ -10,6 +10,7 @@ import os
 import sys
 import time
 import wave
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing, contextmanager
 from datetime import timedelta
@@ -22,7 +23,8 @@ from accelerate import PartialState
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from diffdyad.data.exchange import ExchangeShards
+from diffdyad.data.exchange import ExchangeShards, shards
+from diffdyad.data.intake import Shard
 from diffdyad.data.sides import previous_turn
 from diffdyad.errors import UserError
 from diffdyad.evaluation.effect import blind, page
@@ -32,7 +34,7 @@ from diffdyad.evaluation.effect.conditions import NEAR, NULL, TRUE
 from diffdyad.evaluation.effect.inference import FEWEST_UNITS
 from diffdyad.evaluation.effect.protocol import NUM_SAMPLES, Findings, conclude, measure
 from diffdyad.evaluation.effect.reading import Reading, cut_at_onset, read_items, usable
-from diffdyad.evaluation.effect.setting import Crew, ProtocolSettings, Setting, first_pairs, prepare
+from diffdyad.evaluation.effect.setting import Crew, ProtocolSettings, Setting, check_faces, first_pairs, prepare
 from diffdyad.export import join_panels, write_video
 from diffdyad.head import HeadModel
 from diffdyad.knob import store_knob
@@ -95,7 +97,11 @@ def power(arguments: argparse.Namespace, progress: bool) -> None:
     reading, workers = Reading.of(pipeline), arguments.workers or os.cpu_count() or 1
     # of the turn it is enough to know that there is one
     context = {**reading.settings.context_encoder, "modalities": ["prosody"]}
-    layout = ExchangeShards(arguments.dataset, arguments.split, audio=False)[0].layout
+    first = shards(arguments.dataset, arguments.split)[0]
+    one = next(iter(Shard(first, audio=False)), None)
+    if one is None:
+        raise UserError(f"expected exchanges in {first}, found none")
+    layout = one.layout
     reading = Reading(dataclasses.replace(reading.settings, context_encoder=context), (layout, pipeline.fps))
     with TemporaryDirectory() as folder:
         bar = _bars(None, progress)("reading")
@@ -106,6 +112,9 @@ def power(arguments: argparse.Namespace, progress: bool) -> None:
         raise UserError(f"expected at least 2 independent pairs of people in the split {arguments.split} of "
                         f"{arguments.dataset}, found {units} ({len(items)} exchanges): how much pairs differ cannot be "
                         "told from one")  # fmt: skip
+    check_faces(items, layout, f"the split {arguments.split} of {arguments.dataset}")
+    turns = Counter((item.session, item.previous_speaker) for item in items)
+    alone = sum(count for count in turns.values() if count == 1)
     frames = round(arguments.answer_s * pipeline.fps)
     effects = sorted({*power_before.EFFECTS, arguments.smallest_effect})
     known = layout == pipeline.layout
@@ -113,6 +122,9 @@ def power(arguments: argparse.Namespace, progress: bool) -> None:
     rows = power_before.power_table(items, stats, frames, np.random.default_rng(arguments.seed), effects)
     print(f"{arguments.dataset}, {arguments.split}: {len(items)} exchanges, {units} independent pairs"
           + ("" if units >= FEWEST_UNITS else f"; the protocol wants at least {FEWEST_UNITS}"))
+    if 2 * alone > len(items):
+        print(f"{alone} of them have no other turn of the same speaker in the session, to which the protocol would "
+              "compare: it will refuse sessions of one exchange")  # fmt: skip
     print("An ideal model's loss gap against another turn, and against none; one-sided tests at 5 %:")
     print(f"{'partial R2':>12} {'d_z':>16} {'power here':>18} {'pairs for 90 %':>24}")
     for near, null in zip(rows[::2], rows[1::2]):

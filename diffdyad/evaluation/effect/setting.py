@@ -13,6 +13,7 @@ from diffdyad.evaluation.effect.conditions import Conditions
 from diffdyad.evaluation.effect.inference import FEWEST_UNITS
 from diffdyad.evaluation.effect.reading import Item, Reading, read_items, usable
 from diffdyad.evaluation.effect.swaps import Swaps, find_swaps
+from diffdyad.motion import MotionLayout
 from diffdyad.pipeline import DyadPipeline
 
 ANSWERED = 32
@@ -77,10 +78,7 @@ def prepare(pipeline: DyadPipeline, settings: ProtocolSettings, crew: Crew) -> S
             f"{settings.dataset}, found {len(units)} ({len(items)} exchanges): nothing could be concluded about "
             "others; add people, or see `diffdyad context DATASET --power`"
         )
-    if not _face_moves(items, pipeline):
-        raise UserError(f"expected answers whose expression changes, found the same face in all {len(items)} of the "
-                        f"split {settings.split} of {settings.dataset}: no context can be told from it; was it "
-                        "tracked?")  # fmt: skip
+    check_faces(items, pipeline.layout, f"the split {settings.split} of {settings.dataset}")
     swaps = find_swaps(items, np.random.default_rng([settings.seed, 1]))
     if (swaps.near >= 0).mean() < 0.5:
         raise UserError(
@@ -99,11 +97,13 @@ def _read(pipeline: DyadPipeline, settings: ProtocolSettings, crew: Crew) -> lis
     return usable(items, pipeline.fps)
 
 
-def _face_moves(items: Sequence[Item], pipeline: DyadPipeline) -> bool:
-    """Whether any expression channel differs between the known frames of the answers."""
-    span = pipeline.layout.slices["expression"]
+def check_faces(items: Sequence[Item], layout: MotionLayout, where: str) -> None:
+    """Raises UserError where no expression channel differs between the known frames of the answers."""
+    span = layout.slices["expression"]
     known = [item.features.motion[:, span][item.features.valid[:, 0]] for item in items]
-    return any(bool((values != known[0][:1]).any()) for values in known)
+    if not any(bool((values != known[0][:1]).any()) for values in known):
+        raise UserError(f"expected answers whose expression changes, found the same face in all {len(items)} of "
+                        f"{where}: no context can be told from it; was it tracked?")  # fmt: skip
 
 
 def first_pairs(items: list[Item], most: int | None) -> list[Item]:
