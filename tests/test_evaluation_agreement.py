@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffdyad.evaluation import bootstrap, diversity, people
+from diffdyad.evaluation import bootstrap, correlation, diversity, people
 from diffdyad.evaluation.effect import critic, power, retrieval
 from diffdyad.evaluation.effect.inference import (
     bootstrap_interval,
@@ -17,6 +17,7 @@ from diffdyad.evaluation.effect.inference import (
     ratio_interval,
     sign_flip_p_value,
 )
+from diffdyad.evaluation.matching import match_events
 
 stats = pytest.importorskip("scipy.stats", reason="SciPy is not installed")
 UNITS, RESAMPLES = 23, 999
@@ -108,6 +109,28 @@ def test_the_energy_score_of_a_single_number():
     with_themselves = diversity.energy_score_of_distances(np.abs(samples - truth)[:, 0], between * 8 / 9)
     assert with_themselves == pytest.approx(theirs, rel=1e-8)
     assert diversity.energy_score(samples, truth) == pytest.approx(theirs - between.mean() / 2 / 9, rel=1e-8)
+
+
+def test_correlations_at_lags_and_with_the_partner():
+    rng = np.random.default_rng(12)
+    leader, follower = rng.normal(size=(2, 90))
+    found = correlation.lagged_correlations(leader, follower, [0, 3, 20])
+    theirs = [stats.pearsonr(leader[20 - lag : 90 - lag], follower[20:]).statistic for lag in (0, 3, 20)]
+    assert found == pytest.approx(theirs, rel=1e-8)
+    partner, truth, prediction = rng.normal(size=(3, 50, 4))
+    off = [abs(stats.pearsonr(partner[:, k], truth[:, k]).statistic - stats.pearsonr(partner[:, k], prediction[:, k])
+               .statistic) for k in range(4)]  # fmt: skip
+    assert correlation.partner_correlation_error(partner, truth, prediction) == pytest.approx(np.mean(off), rel=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_as_many_events_are_matched_as_can_be(seed):
+    sparse = pytest.importorskip("scipy.sparse")
+    rng = np.random.default_rng(seed)
+    truth, prediction = rng.uniform(0, 20, 15), rng.uniform(0, 20, 18)
+    near = sparse.csr_array(np.abs(truth[:, None] - prediction) <= 0.8)
+    theirs = (sparse.csgraph.maximum_bipartite_matching(near) >= 0).sum()
+    assert len(match_events(truth, prediction, 0.8).truth) == theirs
 
 
 def test_reciprocal_ranks_and_hits():
