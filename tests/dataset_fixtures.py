@@ -9,9 +9,31 @@ import io
 import json
 import struct
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 
+import av
 import numpy as np
+
+
+def video(path: Path, seconds: float, fps: float) -> None:
+    """Grey pictures."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_video(seconds, fps))
+
+
+@lru_cache
+def _video(seconds: float, fps: float) -> bytes:
+    sink = io.BytesIO()
+    with av.open(sink, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=Fraction(fps).limit_denominator(1001))
+        stream.width = stream.height = 32
+        for _ in range(round(seconds * fps)):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((32, 32, 3), 128, np.uint8))))
+        container.mux(stream.encode())
+    return sink.getvalue()
+
 
 Turns = list[tuple[int, float, float]]
 DIALOGUE: Turns = [(0, 0.4, 4.0), (1, 4.3, 8.2), (0, 8.5, 12.6), (1, 12.7, 16.4)]
@@ -291,9 +313,7 @@ def vico(root: Path, count: int = 4) -> Path:
         rows.append(f"{name},s{number},l{number},{'test' if number == 0 else 'train'}")
         pcm_wav(root / "audios" / f"{name}.wav", talk.waveform(0, 44100), 44100)
         for who in ("speaker", "listener"):
-            path = root / "videos" / f"{name}.{who}.mp4"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"a video")
+            video(root / "videos" / f"{name}.{who}.mp4", talk.seconds, 30)
     (root / "RLD_data.csv").write_text("\n".join(rows) + "\n")
     return root
 
@@ -316,5 +336,5 @@ def seamless(root: Path, count: int = 4) -> Path:
                 ],
             }  # fmt: skip
             stem.with_suffix(".json").write_text(json.dumps(content))
-            stem.with_suffix(".mp4").write_bytes(b"a video")
+            video(stem.with_suffix(".mp4"), talk.seconds, 30)
     return root

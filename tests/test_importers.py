@@ -416,6 +416,15 @@ def test_beat2_is_nobody_s_answer(tmp_path):
     rewrite(wrong, mocap_frame_rate=np.array("thirty"))
     reason, = import_dataset("beat2", source, tmp_path / "out", workers=1).failed.values()
     assert wrong.name in reason and reason.endswith("found thirty")
+    arrays = dict(np.load(wrong))
+    del arrays["mocap_frame_rate"]
+    np.savez(wrong, **arrays)
+    reason, = import_dataset("beat2", source, tmp_path / "out", workers=1).failed.values()
+    assert reason.startswith("expected the key 'mocap_frame_rate' (30 fps)") and "found betas, expressions" in reason
+    rewrite(wrong, mocap_frame_rate=np.array(30))
+    made.pcm_wav(source / "wave16k" / "2_scott_0_1_1.wav", made.Talk(501, 16.0, made.MONOLOGUE).waveform(0, 48000), 48000)
+    reason, = import_dataset("beat2", source, tmp_path / "out", workers=1).failed.values()
+    assert "expected sound at 16000 Hz" in reason and "found 48000 Hz" in reason
     found = exchanges(report.out)
     assert {e.previous_speaker for e in found} == {""} and {e.start_s for e in found} == {0.0}
     assert {e.layout.num_expression for e in found} == {100} and not any(e.previous.num_frames for e in found)
@@ -504,6 +513,26 @@ def test_vico_gives_sound_and_videos_to_track(tmp_path):
     assert len(exchange.previous.waveform) and not len(exchange.responder.waveform) and not exchange.num_frames
     assert exchange.response_kind == "silent" and exchange.previous_speaker.startswith("s")
     assert len((report.out / "to_track.jsonl").read_text().splitlines()) == 6
+
+
+def test_videos_and_sounds_at_absurd_rates_are_refused(tmp_path):
+    source = made.vico(tmp_path / "vico")
+    made.video(source / "videos" / "u001.listener.mp4", 6.0, 25)
+    made.video(source / "videos" / "u002.speaker.mp4", 9.0, 30)
+    made.pcm_wav(source / "audios" / "u003.wav", made.Talk(703, 6.0, [(0, 0.2, 5.8)]).waveform(0, 4000), 4000)
+    failed = import_dataset("vico", source, tmp_path / "out", workers=1).failed
+    assert "expected 30 fps" in failed["u001"] and "u001.listener.mp4, found 25 fps" in failed["u001"]
+    assert "expected 6.00 s of video" in failed["u002"] and "found 9.00 s" in failed["u002"]
+    assert "8000 to 192000 Hz" in failed["u003"] and "4000 Hz" in failed["u003"] and len(failed) == 3
+    source = made.seamless(tmp_path / "seamless")
+    videos = sorted(source.rglob("*.mp4"), key=lambda path: path.stem)
+    made.video(videos[0], 17.0, 30000 / 1001)  # another rate is no harm: pictures have timestamps
+    made.video(videos[2], 17.0, 2)
+    videos[4].write_bytes(b"no video")
+    failed = import_dataset("seamless", source, tmp_path / "two", workers=1).failed
+    reasons = [reason for _, reason in sorted(failed.items())]
+    assert len(reasons) == 2 and "expected 10 to 240 fps" in reasons[0] and "found 2 fps" in reasons[0]
+    assert "cannot read" in reasons[1] and videos[4].name in reasons[1]
 
 
 def test_seamless_takes_words_and_turns_from_its_transcripts(tmp_path):

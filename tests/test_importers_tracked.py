@@ -113,7 +113,7 @@ def test_options_that_do_not_go_together_are_one_line(source, tmp_path, words, m
 def test_videos_are_watched(tmp_path, monkeypatch):
     source = made.vico(tmp_path / "source")
     for path in source.rglob("*.mp4"):
-        write_video(path, (np.full((48, 64, 3), k % 256, np.uint8) for k in range(150)), 25.0)
+        write_video(path, (np.full((48, 64, 3), k % 256, np.uint8) for k in range(180)), 30.0)
     face = scene(HeadModel.clay(), 6.0, noise_px=0.7, mesh=True).landmarks
     monkeypatch.setenv(PYTHON, fake_mediapipe(tmp_path, face * [64 / SIZE[0], 48 / SIZE[1], 0.1]))
     report = import_dataset("vico", source, tmp_path / "out", ImportOptions(tracker="preview"), workers=1)

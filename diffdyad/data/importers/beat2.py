@@ -12,16 +12,17 @@ from diffdyad.data.importers import checks
 from diffdyad.data.importers.flame import flame_motion
 from diffdyad.data.importers.recording import Importer, Item, Recording, Side
 from diffdyad.errors import UserError
-from diffdyad.media import SAMPLING_RATE, read_audio
+from diffdyad.media import SAMPLING_RATE
 
-FPS = 30.0
+FPS, WAVE_RATE = 30.0, 16000
+_WAVES = "wave16k"
 _JOINT = {"neck": 12, "head": 15, "jaw_pose": 22, "leye_pose": 23, "reye_pose": 24}  # of SMPL-X's 55
 
 
 class BEAT2(Importer):
     """npz of SMPL-X with expressions (T, 100) and jaw_pose (T, 3), or poses (T, 165); the wav of the same name.
 
-    30 fps. From `poses`, eyes are taken too, and the head: neck and head joint together, against the upper body, which
+    30 fps (`mocap_frame_rate`); sound in wave16k/ at 16 kHz, elsewhere at its own rate. From `poses`, eyes are taken too, and the head: neck and head joint together, against the upper body, which
     in a studio turns and walks; they count as one rotation (`neck_folded`). Monologues: nobody spoke before.
     """
 
@@ -45,7 +46,10 @@ class BEAT2(Importer):
         arrays = checks.read_npz(where)
         expression = checks.array_of(arrays, "expressions", (None, 100), where)
         frames = len(expression)
-        rate = np.asarray(arrays.get("mocap_frame_rate", FPS))
+        if "mocap_frame_rate" not in arrays:
+            raise UserError(f"expected the key 'mocap_frame_rate' ({FPS:g} fps) in {where}, found "
+                            f"{', '.join(sorted(arrays)[:20])}")  # fmt: skip
+        rate = np.asarray(arrays["mocap_frame_rate"])
         if rate.dtype.kind not in "fiu" or rate.size != 1 or rate.item() != FPS:
             raise UserError(f"expected {FPS:g} fps ('mocap_frame_rate') in {where}, found {str(rate.tolist())[:60]}")
         groups = {}
@@ -62,9 +66,8 @@ class BEAT2(Importer):
         if "jaw_pose" not in groups:
             raise UserError(f"expected the key 'jaw_pose' or 'poses' in {where}, found "
                             f"{', '.join(sorted(arrays)[:20])}")  # fmt: skip
-        sound = checks.require(self.path(item.files[1]))
-        checks.wav_rate(sound)
-        waveform = read_audio(sound, SAMPLING_RATE).numpy()
+        sound = self.path(item.files[1])
+        waveform = checks.read_wav(sound, WAVE_RATE if sound.parent.name == _WAVES else None)
         checks.check_rate(frames, FPS, len(waveform) / SAMPLING_RATE, where)
         motion = flame_motion(self.expression_basis, FPS, expression, **groups)
         # SMPL-X's identity is of the whole body: no FLAME betas

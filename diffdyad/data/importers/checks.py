@@ -13,8 +13,10 @@ import numpy as np
 
 from diffdyad.errors import UserError
 from diffdyad.media import SAMPLING_RATE, read_audio
+from diffdyad.video import video_info
 
 _TOLERANCE_S = 0.3  # how far sound and motion of one recording may differ in length
+_SOUND_HZ, _VIDEO_FPS = (8000, 192000), (10, 240)  # where a source fixes no rate
 _TOLERANCE = 0.02  # likewise, relative to the length: far less than 25 fps differ from 30
 
 
@@ -100,12 +102,28 @@ def wav_rate(path: Path) -> int:
     raise UserError(f"expected a WAV file with a 'fmt ' chunk, found none in {path}; it is damaged or cut short")
 
 
-def read_wav(path: Path, rate: int) -> np.ndarray:  # (S,)
-    """A WAV that must have that rate in Hz, as 16 kHz mono float32."""
+def read_wav(path: Path, rate: int | None) -> np.ndarray:  # (S,)
+    """A WAV that must have that rate in Hz (None: its own, as far as voices are recorded so), as 16 kHz mono float32."""
     found = wav_rate(path)
-    if found != rate:
+    if rate is not None and found != rate:
         raise UserError(f"expected sound at {rate} Hz in {path}, found {found} Hz; it is not the published file")
+    if not _SOUND_HZ[0] <= found <= _SOUND_HZ[1]:
+        raise UserError(f"expected sound at {_SOUND_HZ[0]} to {_SOUND_HZ[1]} Hz in {path}, found {found} Hz; it is "
+                        "damaged, or not of a voice")  # fmt: skip
     return read_audio(path, SAMPLING_RATE).numpy()
+
+
+def check_video(path: Path, fps: float | None, seconds: float) -> None:
+    """Raises UserError where a video has another rate (None: its own, as far as faces are filmed so: pictures are taken
+    by their timestamps), or is not as long as the sound beside it."""
+    info = video_info(require(path))
+    if fps is not None and abs(info.fps - fps) > _TOLERANCE * fps:
+        raise UserError(f"expected {fps:g} fps in {path}, found {info.fps:.5g} fps; it is not the published file")
+    if not _VIDEO_FPS[0] <= info.fps <= _VIDEO_FPS[1]:
+        raise UserError(f"expected {_VIDEO_FPS[0]} to {_VIDEO_FPS[1]} fps in {path}, found {info.fps:.5g} fps; it is "
+                        "damaged, or cannot be tracked")  # fmt: skip
+    if info.seconds and abs(info.seconds - seconds) > max(_TOLERANCE_S, _TOLERANCE * seconds):
+        raise UserError(f"expected {seconds:.2f} s of video, as of sound, in {path}, found {info.seconds:.2f} s")
 
 
 def check_rate(num_frames: int, fps: float, seconds: float, where: object) -> None:

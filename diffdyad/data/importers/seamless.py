@@ -21,7 +21,7 @@ _RATE = 48000
 class Seamless(Importer):
     """`V##_S####_I########_P####.{wav,mp4,json}` anywhere in the folder; sides of one V, S, I belong together.
 
-    wav 48 kHz; json `metadata:transcript` (words with times) and `metadata:vad`. Its face features are not FLAME: the
+    wav 48 kHz; videos at their own rate; json `metadata:transcript` (words with times) and `metadata:vad`. Its face features are not FLAME: the
     exchanges have sound, words and turns, and motion where a tracker has seen the videos. Folders called train, dev and
     test are its own splits.
     """
@@ -63,6 +63,8 @@ class Seamless(Importer):
             if not isinstance(content, dict) or "metadata:vad" not in content:
                 raise UserError(f"expected the key 'metadata:vad' in {where}, found {str(content)[:80]}")
             video = f"{stem}.mp4" if self.path(f"{stem}.mp4").is_file() else ""
+            if video:
+                checks.check_video(self.path(video), None, len(waveform) / SAMPLING_RATE)
             words = _words(content.get("metadata:transcript") or [], where)
             speech = _spans(content["metadata:vad"], where)
             sides.append(Side(person, waveform, words=words, speech=speech, video=video))

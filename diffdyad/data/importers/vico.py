@@ -9,13 +9,14 @@ from pathlib import Path
 from diffdyad.data.importers import checks
 from diffdyad.data.importers.recording import Importer, Item, Recording, Side
 from diffdyad.errors import UserError
-from diffdyad.media import SAMPLING_RATE, read_audio
+from diffdyad.media import SAMPLING_RATE
 
+FPS = 30.0
 _SPLITS = {"train": "train", "val": "validation", "valid": "validation", "test": "test", "ood": "test"}
 
 
 class ViCo(Importer):
-    """`uuid.speaker.mp4`, `uuid.listener.mp4`, `uuid.wav` anywhere in the folder, and a csv with a column `uuid`.
+    """`uuid.speaker.mp4`, `uuid.listener.mp4`, `uuid.wav` anywhere in the folder, and a csv with a column `uuid`; 30 fps.
 
     Its BFM coefficients are not FLAME: the exchanges have the speaker's sound, and motion where a tracker
     has seen the videos. People are known where the csv has speaker_id and listener_id.
@@ -50,9 +51,9 @@ class ViCo(Importer):
                 yield Item(name, found, people, split)
 
     def load(self, item: Item) -> Recording:
-        waveform = read_audio(checks.require(self.path(item.files[0])), SAMPLING_RATE).numpy()
+        waveform = checks.read_wav(self.path(item.files[0]), None)
         for video in item.files[1:]:
-            checks.require(self.path(video))
+            checks.check_video(self.path(video), FPS, len(waveform) / SAMPLING_RATE)
         sides = [Side(item.people[0], waveform, video=item.files[1]), Side(item.people[1], video=item.files[2])]
         return Recording(sides, len(waveform) / SAMPLING_RATE, listener=1)
 
