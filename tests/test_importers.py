@@ -422,7 +422,8 @@ def test_beat2_is_nobody_s_answer(tmp_path):
     reason, = import_dataset("beat2", source, tmp_path / "out", workers=1).failed.values()
     assert reason.startswith("expected the key 'mocap_frame_rate' (30 fps)") and "found betas, expressions" in reason
     rewrite(wrong, mocap_frame_rate=np.array(30))
-    made.pcm_wav(source / "wave16k" / "2_scott_0_1_1.wav", made.Talk(501, 16.0, made.MONOLOGUE).waveform(0, 48000), 48000)
+    sound = made.Talk(501, 16.0, made.MONOLOGUE).waveform(0, 48000)
+    made.pcm_wav(source / "wave16k" / "2_scott_0_1_1.wav", sound, 48000)
     reason, = import_dataset("beat2", source, tmp_path / "out", workers=1).failed.values()
     assert "expected sound at 16000 Hz" in reason and "found 48000 Hz" in reason
     found = exchanges(report.out)

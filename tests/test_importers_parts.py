@@ -18,9 +18,10 @@ from diffdyad.data.importers.recording import Item, Recording, Side
 from diffdyad.data.importers.splits import assign, components
 from diffdyad.data.recordings.frames import merge
 from diffdyad.data.recordings.gate import speech_of
-from diffdyad.data.recordings.turns import find_turns
+from diffdyad.data.recordings.turns import Turn, find_turns
 from diffdyad.errors import UserError
 from diffdyad.motion import Motion, MotionLayout
+from diffdyad.text import TimedWord
 
 LOOK = math.radians(35)
 LEFT, DOWN = (0, 1, 0), (1, 0, 0)  # +y turns the face to its own left, +x turns it down
@@ -115,6 +116,15 @@ def test_a_head_rests_where_it_is_most_of_the_time():
     assert residual.norm() < 0.03
     head[:500], valid[:500] = 3.0, False
     assert rotation.compose(rotation.inverse(offset), rest(head, valid)).norm() < 0.01
+
+
+def test_of_a_long_turn_words_are_those_of_what_is_kept():
+    said = {"a": {"gone": 2.0, "kept": 20.0}, "b": {"said": 40.0, "lost": 58.0}}
+    sides = [Side(name, np.zeros(16000 * 62, np.float32), words=[TimedWord(w, at, at + 0.4) for w, at in own.items()])
+             for name, own in said.items()]  # fmt: skip
+    recording = Recording(sides, 62.0, turns=[Turn(0, 1.0, 30.0), Turn(1, 30.5, 60.0)])
+    exchange, = cut(recording, Item("i", (), ("a", "b")), importer_of("seamless")("."), "train", "").exchanges
+    assert (exchange.previous.text, exchange.responder.text) == ("kept", "said")
 
 
 # --------------------------------------------------------------------------------------------------- voices and sides

@@ -111,6 +111,15 @@ def test_no_exchange_crosses_a_cut():
     assert list(within_shots(answers, [5.2, 11.0])) == []
 
 
+def test_cuts_where_a_long_turn_is_not_kept_do_not_matter():
+    a, b, c = Turn(0, 0.0, 30.0), Turn(1, 30.4, 80.0), Turn(0, 80.4, 86.0)
+    answers = [Answer(a, b, False), Answer(b, c, True)]
+    assert list(within_shots(answers, [5.0, 10.3, 50.5, 55.0, 60.3])) == answers
+    first, second = within_shots(answers, [10.5, 50.3, 60.5])
+    assert (first.previous.start_s, first.turn.end_s, second.previous.start_s) == (10.5, 50.3, 60.5)
+    assert not second.chained
+
+
 def test_silence_after_a_turn_is_an_answer_of_its_own():
     turns = [Turn(0, 0.0, 4.0), Turn(1, 8.0, 12.0), Turn(0, 14.0, 14.5, "backchannel")]
     spans = [[(0.0, 4.0), (14.0, 14.5)], [(8.0, 12.0)]]

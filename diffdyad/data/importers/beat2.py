@@ -22,8 +22,9 @@ _JOINT = {"neck": 12, "head": 15, "jaw_pose": 22, "leye_pose": 23, "reye_pose": 
 class BEAT2(Importer):
     """npz of SMPL-X with expressions (T, 100) and jaw_pose (T, 3), or poses (T, 165); the wav of the same name.
 
-    30 fps (`mocap_frame_rate`); sound in wave16k/ at 16 kHz, elsewhere at its own rate. From `poses`, eyes are taken too, and the head: neck and head joint together, against the upper body, which
-    in a studio turns and walks; they count as one rotation (`neck_folded`). Monologues: nobody spoke before.
+    30 fps (`mocap_frame_rate`); sound in wave16k/ at 16 kHz, elsewhere at its own rate. From `poses`, eyes are taken
+    too, and the head: neck and head joint together, against the upper body, which in a studio turns and walks; they
+    count as one rotation (`neck_folded`). Monologues: nobody spoke before.
     """
 
     name, title, tracker = "beat2", "BEAT2", "MoSh++ and FLAME fits (BEAT2)"

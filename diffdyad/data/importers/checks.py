@@ -103,7 +103,7 @@ def wav_rate(path: Path) -> int:
 
 
 def read_wav(path: Path, rate: int | None) -> np.ndarray:  # (S,)
-    """A WAV that must have that rate in Hz (None: its own, as far as voices are recorded so), as 16 kHz mono float32."""
+    """A WAV that must have that rate in Hz (None: its own, as voices are recorded), as 16 kHz mono float32."""
     found = wav_rate(path)
     if rate is not None and found != rate:
         raise UserError(f"expected sound at {rate} Hz in {path}, found {found} Hz; it is not the published file")
@@ -114,8 +114,8 @@ def read_wav(path: Path, rate: int | None) -> np.ndarray:  # (S,)
 
 
 def check_video(path: Path, fps: float | None, seconds: float) -> None:
-    """Raises UserError where a video has another rate (None: its own, as far as faces are filmed so: pictures are taken
-    by their timestamps), or is not as long as the sound beside it."""
+    """Raises UserError where a video has another rate (None: its own, as faces are filmed; pictures are taken by their
+    timestamps), or is not as long as the sound beside it."""
     info = video_info(require(path))
     if fps is not None and abs(info.fps - fps) > _TOLERANCE * fps:
         raise UserError(f"expected {fps:g} fps in {path}, found {info.fps:.5g} fps; it is not the published file")

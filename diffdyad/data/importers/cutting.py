@@ -18,7 +18,14 @@ from diffdyad.data.importers import swapped
 from diffdyad.data.importers.recording import Importer, Item, Recording, Side, Span
 from diffdyad.data.person import TurnSpan
 from diffdyad.data.recordings.gate import speech_of
-from diffdyad.data.recordings.turns import Turn, find_answers, find_silences, find_turns, within_shots
+from diffdyad.data.recordings.turns import (
+    LONGEST_RESPONSE_S,
+    Turn,
+    find_answers,
+    find_silences,
+    find_turns,
+    within_shots,
+)
 from diffdyad.errors import UserError
 from diffdyad.media import SAMPLING_RATE
 from diffdyad.motion import POSE_GROUPS
@@ -27,7 +34,6 @@ from diffdyad.text import TimedWord
 FPS = 25
 _GRID = SAMPLING_RATE // FPS  # samples a frame: exchanges begin and end on frames, so that both clocks agree
 
-LONGEST_RESPONSE_S = 20.0
 _SHORTEST_LISTENING_S = 1.0
 _SHORTEST_ALONE_S = 2.0
 _SILENT_SHARE = 0.1  # somebody who speaks for less of a clip than this listens
@@ -323,7 +329,7 @@ class _Maker:
         words = [
             TimedWord(word.word, word.start_s - onset / FPS, word.end_s - onset / FPS, word.probability)
             for word in track.side.words
-            if span[0] <= (word.start_s + word.end_s) / 2 < span[1]
+            if max(span[0], first / FPS) <= (word.start_s + word.end_s) / 2 < min(span[1], last / FPS)
         ]
         return Person(
             waveform=track.side.cut(first * _GRID, last * _GRID),

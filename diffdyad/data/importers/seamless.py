@@ -21,9 +21,9 @@ _RATE = 48000
 class Seamless(Importer):
     """`V##_S####_I########_P####.{wav,mp4,json}` anywhere in the folder; sides of one V, S, I belong together.
 
-    wav 48 kHz; videos at their own rate; json `metadata:transcript` (words with times) and `metadata:vad`. Its face features are not FLAME: the
-    exchanges have sound, words and turns, and motion where a tracker has seen the videos. Folders called train, dev and
-    test are its own splits.
+    wav 48 kHz; videos at their own rate; json `metadata:transcript` (words with times) and `metadata:vad`. Its face
+    features are not FLAME: the exchanges have sound, words and turns, and motion where a tracker has seen the videos.
+    Folders called train, dev and test are its own splits.
     """
 
     name, title, license = "seamless", "Seamless Interaction", "CC-BY-NC-4.0"

@@ -16,10 +16,10 @@ _SPLITS = {"train": "train", "val": "validation", "valid": "validation", "test":
 
 
 class ViCo(Importer):
-    """`uuid.speaker.mp4`, `uuid.listener.mp4`, `uuid.wav` anywhere in the folder, and a csv with a column `uuid`; 30 fps.
+    """`uuid.speaker.mp4`, `uuid.listener.mp4`, `uuid.wav` anywhere in the folder, and a csv with a column `uuid`.
 
-    Its BFM coefficients are not FLAME: the exchanges have the speaker's sound, and motion where a tracker
-    has seen the videos. People are known where the csv has speaker_id and listener_id.
+    Videos have 30 fps. Its BFM coefficients are not FLAME: the exchanges have the speaker's sound, and motion where a
+    tracker has seen the videos. People are known where the csv has speaker_id and listener_id.
     """
 
     name, title = "vico", "ViCo"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from diffdyad.data.exchange import LONGEST_PREVIOUS_S
 from diffdyad.data.recordings.frames import Span, merge
 
 PAUSE_S, BACKCHANNEL_S = 0.5, 1.0
@@ -18,7 +19,7 @@ GAPS_S = (-0.5, 1.5)
 SILENCE_S = 3.0
 """Somebody who is not heard for so long after the other's turn has not answered, whatever the face does."""
 
-LONGEST_SILENCE_S = 20.0
+LONGEST_SILENCE_S = LONGEST_RESPONSE_S = 20.0
 
 KINDS = ("verbal", "nonverbal", "mixed", "backchannel", "silent")
 
@@ -118,13 +119,15 @@ def find_silences(turns: Sequence[Turn], spans: Sequence[Sequence[Span]], end_s:
 
 def within_shots(answers: Sequence[Answer], cuts_s: Sequence[float]) -> Iterator[Answer]:
     """Answers that no cut of the picture goes through. Where enough is left, a previous turn begins, or an answer ends,
-    at the cut; a chain ends there."""
+    at the cut; a chain ends there. What no exchange keeps of a long turn (all but the last 20 s of a previous one, all
+    but the first 20 s of an answer) may have cuts."""
     whole = None  # the last turn that is an answer in full
     for answer in answers:
         previous, turn = answer.previous, answer.turn
         edges = sorted(cuts_s)
-        before = [cut for cut in edges if previous.start_s < cut <= turn.start_s]
-        after = [cut for cut in edges if turn.start_s < cut < turn.end_s]
+        kept_s = max(previous.start_s, turn.start_s - LONGEST_PREVIOUS_S)
+        before = [cut for cut in edges if kept_s < cut <= turn.start_s]
+        after = [cut for cut in edges if turn.start_s < cut < min(turn.end_s, turn.start_s + LONGEST_RESPONSE_S)]
         if before:
             previous = replace(previous, start_s=before[-1])
         if after:
