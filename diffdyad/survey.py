@@ -107,9 +107,7 @@ def read_clips(folder: str | os.PathLike, progress: bool = False, faces: Faces |
 
 
 def _clip(exchange: Exchange, faces: Faces) -> Clip:
-    first = round(-exchange.start_s * exchange.fps)  # frame of the onset
-    if first >= exchange.responder.num_frames:
-        first = 0  # who only listens is looked at while listening
+    first = exchange.own_frames("responder").start
     person = exchange.responder
     motion = {group: array[first:] for group, array in person.motion.items() if len(array)}
     valid = person.valid[first:]

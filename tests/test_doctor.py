@@ -132,6 +132,24 @@ def test_head_dynamics_are_those_of_a_known_swing():
     assert head_dynamics({}, np.zeros(0, bool), 25.0).sd_deg == []
 
 
+def test_how_lively_a_head_is_counts_in_its_own_turn():
+    record = small_exchange(1, groups=("neck_pose",))  # from -1.6 s on; the previous turn ends at -0.2 s
+    frames = np.arange(record.num_frames)
+    for person in (record.previous, record.responder):
+        person.motion["global_orient"][:] = 0.0
+    record.previous.motion["global_orient"][:36, 1] = np.deg2rad(frames[:36] % 2)  # 25 degrees/s up to its last frame
+    record.responder.motion["global_orient"][40:, 0] = np.deg2rad(2 * (frames[40:] % 2))
+    record.responder.motion["global_orient"][10, 2] = np.deg2rad(20)  # while listening
+    row = to_row(record)
+    assert row["previous_head_speed_deg_s"] == pytest.approx([0, 25, 0], abs=0.01)
+    assert row["responder_head_speed_deg_s"] == pytest.approx([50, 0, 0], abs=0.01)
+    assert row["responder_head_sd_deg"] == pytest.approx([1, 0, 0], abs=0.01)
+    assert row["responder_head_range_deg"] == pytest.approx([2, 0, 0], abs=0.01)
+    assert row["responder_head_peak_speed_deg_s"][2] == pytest.approx(500, abs=0.1)  # a tracker's error, anywhere
+    record.start_s, record.previous_end_s, record.end_s = -4.0, 0.0, 0.0  # somebody who only listens
+    assert to_row(record)["responder_head_speed_deg_s"][0] == pytest.approx(50 * 59 / 99)
+
+
 def test_describe_counts_and_compares(tmp_path, capsys):
     one = dataset(tmp_path / "one", [fresh(k, valence=0.5) for k in range(4)] + [fresh(9, "test")])
     two = dataset(tmp_path / "two", [fresh(20 + k, alone=True) for k in range(3)])

@@ -22,7 +22,7 @@ class HeadDynamics:
     """Figures per axis (pitch, yaw, roll) over valid frames; empty where the head was not measured.
 
     sd_deg: standard deviation; speed_deg_s: mean of the absolute speed; range_deg: 98th less 2nd percentile;
-    peak_speed_deg_s: the largest absolute speed from one valid frame to the next.
+    peak_speed_deg_s: the largest absolute speed from one valid frame to the next, wherever it is.
     """
 
     sd_deg: list[float] = field(default_factory=list)
@@ -44,22 +44,30 @@ def _head(motion: Mapping[str, np.ndarray]) -> torch.Tensor:  # (T, 3) radians
     return head
 
 
-def head_dynamics(motion: Mapping[str, np.ndarray], valid: np.ndarray, fps: float) -> HeadDynamics:
-    """Of one person's groups (T, width) at `fps`, where `valid` (T,) says that they hold."""
+def head_dynamics(
+    motion: Mapping[str, np.ndarray], valid: np.ndarray, fps: float, frames: slice = slice(None)
+) -> HeadDynamics:
+    """Of one person's groups (T, width) at `fps`, where `valid` (T,) says that they hold.
+
+    frames: which are looked at for how lively the head is. A tracker's error counts anywhere: the peak is of all.
+    """
     head = _head(motion)
     angles = np.rad2deg(head.numpy())
     valid = np.asarray(valid, bool)[: len(angles)]
     if not len(angles) or valid.sum() < 2:
         return HeadDynamics()
-    held = angles[valid]
     both = valid[1:] & valid[:-1]
-    steps = np.abs(np.diff(angles, axis=0))[both]
-    speed = steps.mean(0) * fps if len(steps) else np.zeros(3)
     # the rotation from each frame to the next: unlike a difference of vectors, it makes no leap at half a turn
     turns = rotation.compose(rotation.inverse(head[:-1]), head[1:]).numpy()[both]
-    peak = np.rad2deg(np.abs(turns).max(0, initial=0.0)) * fps
+    peak = (np.rad2deg(np.abs(turns).max(0, initial=0.0)) * fps).astype(float).round(4).tolist()
+    angles, valid = angles[frames], valid[frames]
+    if valid.sum() < 2:
+        return HeadDynamics(peak_speed_deg_s=peak)
+    held = angles[valid]
+    steps = np.abs(np.diff(angles, axis=0))[valid[1:] & valid[:-1]]
+    speed = steps.mean(0) * fps if len(steps) else np.zeros(3)
     low, high = np.percentile(held, [2, 98], axis=0)
-    return HeadDynamics(*(np.asarray(x, float).round(4).tolist() for x in (held.std(0), speed, high - low, peak)))
+    return HeadDynamics(*(np.asarray(x, float).round(4).tolist() for x in (held.std(0), speed, high - low)), peak)
 
 
 MOVES_DEG, MOVES_ARKIT, MOVES_FLAME = 1.0, 0.05, 0.2

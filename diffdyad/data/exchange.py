@@ -131,6 +131,14 @@ class Exchange:
             raise ValueError(f"expected one of {', '.join(PEOPLE)}, got {who!r}")
         return self.previous if who == "previous" else self.responder
 
+    def own_frames(self, who: str) -> slice:
+        """Frames of somebody's own turn: the previous one's up to its end; the answer's from the onset on, or, where
+        nothing follows it (who only listens), all of them."""
+        onset, end = (max(0, round((at - self.start_s) * self.fps)) for at in (0.0, self.previous_end_s))
+        if who == "previous":
+            return slice(0, end)
+        return slice(onset if onset < self.responder.num_frames else 0, None)
+
     def check(self) -> None:
         """Raises ValueError, naming the exchange, where the record contradicts itself."""
 
@@ -239,7 +247,7 @@ def to_row(exchange: Exchange) -> dict[str, Any]:
                 row[f"{who}_{name}"] = np.asarray(getattr(person, name), np.float32)
         row[f"{who}_residual_db"] = person.residual_db
         row[f"{who}_valid_share"] = float(np.mean(person.valid)) if len(person.valid) else math.nan
-        head = head_dynamics(person.motion, person.valid, exchange.fps)
+        head = head_dynamics(person.motion, person.valid, exchange.fps, exchange.own_frames(who))
         row |= {f"{who}_head_{name}": value for name, value in asdict(head).items()}
     return row
 
