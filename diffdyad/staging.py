@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 from diffdyad.errors import UserError
 
@@ -37,12 +38,18 @@ def check_folder(out: Path) -> None:
         raise UserError(f"expected a folder for the output, found a file: {there}; give another --out")
 
 
+def nobody_elses(path: Path) -> Path:
+    """A hidden name beside `path`, ending in .partial. Numbers of processes would not do: machines share folders."""
+    return path.with_name(f".{path.name}.{uuid4().hex[:12]}.partial")
+
+
 @contextmanager
 def whole(path: str | os.PathLike, shared: bool = False) -> Iterator[Path]:
     """A hidden name beside `path`, ending in .partial: what is written there is moved onto `path` when the block ends
-    well, and gone otherwise. shared: other processes may write the same file at the same time."""
+    well, and gone otherwise. shared: other processes, of other machines too, may write the same file at the same time.
+    """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial" if shared else f".{path.name}.partial")
+    partial = nobody_elses(path) if shared else path.with_name(f".{path.name}.partial")
     try:
         yield partial
         os.replace(partial, path)

@@ -30,9 +30,11 @@ from diffdyad.data.recordings.gate import gain_offset, speech_of
 from diffdyad.data.recordings.manifest import load_manifest
 from diffdyad.data.recordings.pcm import Pcm, write_pcm
 from diffdyad.data.recordings.rttm import diarization_error, read_rttm, write_rttm
+from diffdyad.data.recordings.steps import Steps
 from diffdyad.data.recordings.turns import Turn, find_answers, find_turns
 from diffdyad.errors import UserError
 from diffdyad.media import read_audio, stream_channels
+from diffdyad.staging import whole
 
 CONVERSATION = SHARED_DATA / "conversation"
 OFFLINE = all(importlib.util.find_spec(name) for name in ("silero_vad", "resemblyzer", "sklearn"))
@@ -339,6 +341,35 @@ def test_machines_share_the_work_by_the_folder_alone(built, tmp_path):
     for wrong in ("0/2", "3/2", "1", "a/b"):
         with pytest.raises(UserError, match="i/n"):
             parse_shard(wrong)
+
+
+def test_machines_with_the_same_process_number_do_not_meet(tmp_path, monkeypatch):
+    """One machine begins a step, or a file, while another does the same, both as process 7."""
+    monkeypatch.setattr("os.getpid", lambda: 7)
+    here = Steps(tmp_path)
+
+    def step(make):
+        return here.run("words", "b", "1", {}, ["input"], make)
+
+    def slow(folder: Path) -> dict:
+        (folder / "made.txt").write_text("slow")
+        found = step(quick)  # meanwhile, elsewhere
+        assert (found.folder / "made.txt").read_text() == "quick" and (folder / "made.txt").read_text() == "slow"
+        return {"by": "slow"}
+
+    def quick(folder: Path) -> dict:
+        (folder / "made.txt").write_text("quick")
+        return {"by": "quick"}
+
+    found = step(slow)
+    assert found.values == {"by": "quick"} and (found.folder / "made.txt").read_text() == "quick"  # in use elsewhere
+    with whole(tmp_path / "file", shared=True) as one:
+        one.write_text("one")
+        with whole(tmp_path / "file", shared=True) as other:
+            other.write_text("other")
+        assert one.read_text() == "one"
+    assert (tmp_path / "file").read_text() == "one"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["file", found.folder.name])
 
 
 def test_machines_that_begin_at_once_share_the_work(built, tmp_path):

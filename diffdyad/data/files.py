@@ -16,7 +16,7 @@ from torch import Tensor
 from diffdyad.errors import UserError
 from diffdyad.staging import whole
 
-_FORGOTTEN_S = 3600.0
+_FORGOTTEN_S = 86400.0  # between two recordings of a shard hours may pass
 
 
 def sweep(folder: Path) -> None:

@@ -49,7 +49,7 @@ from diffdyad.lock import NAME as HELD
 from diffdyad.lock import only_one
 from diffdyad.staging import DISK_FULL, check_folder, whole, write_text
 
-VERSION = 3
+VERSION = 4
 """Raise it when what every importer does changes: datasets of different versions are not continued as one."""
 
 MARKER = "import.json"

@@ -13,8 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from diffdyad.staging import cleared, nobody_elses
+
 STEPS, STEP_FILE = ".steps", "step.json"
-_FORGOTTEN_S = 3600.0
+_FORGOTTEN_S = 86400.0  # another machine may be at work on a step for hours, and write its files at the end
 
 
 @dataclass(frozen=True)
@@ -46,18 +48,25 @@ class Steps:
         self.about[step] = {"backend": backend, "version": version, "settings": dict(settings), "key": key}
         folder = self.folder / key
         if (values := _values(folder / STEP_FILE)) is None:
-            partial = self.folder / f".{key}.{os.getpid()}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            try:
+            with cleared(nobody_elses(folder)) as partial:
+                partial.mkdir(parents=True)
                 text = json.dumps({**what, "values": make(partial)}, sort_keys=True, indent=1)
                 (partial / STEP_FILE).write_text(text)
-                shutil.rmtree(folder, ignore_errors=True)
-                os.replace(partial, folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
+                _put(partial, folder)
             values = _values(folder / STEP_FILE)
         return StepResult(key, folder, values)
+
+
+def _put(partial: Path, folder: Path) -> None:
+    """Into its place, unless somebody else was quicker: that result is the same, and may be in use."""
+    if _values(folder / STEP_FILE) is not None:
+        return
+    shutil.rmtree(folder, ignore_errors=True)  # damaged
+    try:
+        os.replace(partial, folder)
+    except OSError:
+        if _values(folder / STEP_FILE) is None:
+            raise
 
 
 def _values(path: Path) -> dict[str, Any] | None:
