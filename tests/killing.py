@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from diffdyad.data.recordings.build import build_dataset
 from diffdyad.data.recordings.steps import Steps
+
+
+def build_with_kills(manifest: Path, out: Path, kills: Iterable[tuple[str, int]]) -> dict[str, bytes]:
+    """A build that is killed in one step after the other (which, and in which of them), and then comes to its end: its
+    shards."""
+    for step, nth in kills:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            kill_in(patch, step, nth)
+            build_dataset(manifest, out, workers=1)
+        assert not list(out.glob("*.parquet")) and not list((out / ".steps").glob(".*"))
+    build_dataset(manifest, out, workers=1)
+    return shards_of(out)
+
+
+def shards_of(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(out.glob("*.parquet"))}
 
 
 def kill_in(monkeypatch, step: str, nth: int = 1) -> None:

@@ -12,6 +12,7 @@ import yaml
 from conftest import tone
 from dataset_fixtures import Talk
 from faces import SIZE, fake_mediapipe, scene
+from killing import build_with_kills, shards_of
 from test_affect import save_face_classifier
 from test_tracking_video import pictures, ready
 
@@ -103,6 +104,8 @@ def test_faces_become_columns(motion, tmp_path):
     assert not any("contradict" in problem for problem in check_dataset(tmp_path / "out").problems)
     step = json.loads((tmp_path / "out" / "sessions.jsonl").read_text().splitlines()[0])["steps"]["face_affect"]
     assert step["backend"] == "vit" and step["settings"]["margin"] == 1.3
+    kills = [("faces", 1), ("face_affect", 1), ("shots", 1), ("faces", 1)]  # the first person's, the second one's
+    assert build_with_kills(path, tmp_path / "killed", kills) == shards_of(tmp_path / "out")
 
 
 def test_no_face_is_no_number_and_faces_are_tracked_once(tmp_path):

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from killing import build_with_kills, shards_of
 
 from diffdyad.cli import main
 from diffdyad.data.exchange import ExchangeShards
-from diffdyad.data.recordings import diarization, separation
+from diffdyad.data.recordings import diarization, separation, source
 from diffdyad.data.recordings.build import build_dataset
 from diffdyad.data.recordings.frames import levels_db, spans_mask
 from diffdyad.data.recordings.hearing import Heard, own_voice, residual_db
@@ -156,6 +157,24 @@ def test_it_is_done_once_and_keeps_the_overlaps_alone(tmp_path, monkeypatch):
     assert (folder / "overlaps.pcm").stat().st_size == pytest.approx(seconds * 16000 * 4, rel=0.05)
     two = Heard(**{**vars(heard), "layout": "channels"})
     assert apart(two, tmp_path, network, monkeypatch) is two
+
+
+def test_killed_while_voices_are_taken_apart_it_ends_with_the_same_bytes(tmp_path, monkeypatch):
+    made.pcm_wav(tmp_path / "talk.wav", voices().sum(0), 16000)
+    content = {"backends": {"activity": "energy", "prosody": "none", "separation": "asteroid"},
+               "sessions": [{"files": ["talk.wav"], "layout": "mixed", "split": "test"}]}  # fmt: skip
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(content))
+    for module in (separation, source):
+        monkeypatch.setattr(module, "load_separator", lambda *_: ByPitch())
+    nobody = diarization.Voices(np.zeros((0, 4)), [])
+    for name, found in (("diarization_version", "1"), ("voices_of", nobody), ("diarize", TOLD)):
+        monkeypatch.setattr(diarization, name, lambda *_, found=found: found)
+    build_dataset(tmp_path / "m.yaml", tmp_path / "out", workers=1)
+    step = json.loads((tmp_path / "out" / "sessions.jsonl").read_text().splitlines()[0])["steps"]["separation"]
+    spans = json.loads((tmp_path / "out" / ".steps" / step["key"] / "step.json").read_text())["values"]["overlaps"]
+    assert np.abs(np.array(spans) - BOTH).max() < 0.1
+    kills = [("voices", 1), ("speech", 1), ("separation", 1)]
+    assert build_with_kills(tmp_path / "m.yaml", tmp_path / "killed", kills) == shards_of(tmp_path / "out")
 
 
 # ----------------------------------------------------------------------------------------------------------- Asteroid
