@@ -8,7 +8,6 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,22 @@ from diffdyad.data.exchange import SPLITS, Exchange
 from diffdyad.data.intake import Shard
 from diffdyad.errors import UserError
 from diffdyad.evaluation import events
-from diffdyad.evaluation.bootstrap import bootstrap_mean, expanded_tail, resample_weights
 from diffdyad.evaluation.gauge import FaceActions, FaceGauge, arkit_actions
-from diffdyad.evaluation.people import independent_units
 from diffdyad.head import HeadModel
 from diffdyad.motion import Motion, MotionLayout
 from diffdyad.prosody import PROSODY_CHANNELS
+from diffdyad.survey_affect import AFFECT, TITLES, TurnAffect, affect_figures, turn_affect
+from diffdyad.survey_contrast import FIGURES, Contrast, by_reactivity, contrast, contrast_lines
 
 _SHORTEST_S = 1.0
 _PERCENTILES = (5, 25, 50, 75, 95)
+_MOST_AFFECT = 20_000  # exchanges of which means of up to 2,048 channels are kept
 
 
 @dataclass
 class Clip:
     """One exchange, as far as it is counted. rates: figures of the response's motion, before: of the voice in the turn
-    before; those not measured are absent."""
+    before; those not measured are absent. affect: of both turns, by column, of `_MOST_AFFECT` clips of a dataset."""
 
     people: tuple[str, str]
     split: str
@@ -52,6 +52,7 @@ class Clip:
     has_previous: bool = True
     before: dict[str, float] = field(default_factory=dict)
     reactivity: float = math.nan
+    affect: dict[str, TurnAffect] = field(default_factory=dict)
 
 
 BEFORE = {
@@ -61,16 +62,6 @@ BEFORE = {
     "rate_db": "sounds' rate before, dB",
 }
 """The voice in the turn before, about the speaker's own running pitch and loudness: channels of `diffdyad.prosody`."""
-
-FIGURES = {
-    "nods_per_min": "nods per minute",
-    "smiles_per_min": "smiles that begin, per minute",
-    "smile_level": "smile, mean (1: as mouthSmile at 1)",
-    "brow_raises_per_min": "brow raises per minute",
-    "head_speed_deg_s": "head speed, degrees/s",
-    "head_sd_deg": "head rotation, standard deviation, degrees",
-}
-"""What clips are compared by."""
 
 
 class Faces:
@@ -102,8 +93,23 @@ def read_clips(folder: str | os.PathLike, progress: bool = False, faces: Faces |
     if not paths:
         raise UserError(f"expected parquet shards of exchanges in {folder}, found none")
     bar = tqdm(paths, desc=f"reading {folder.name}", unit="shard", disable=not progress)
-    faces = faces or Faces()
-    return [_clip(exchange, faces) for path in bar for exchange in Shard(path, audio=False)]
+    faces, generator = faces or Faces(), np.random.default_rng(0)
+    clips: list[Clip] = []
+    with_affect: list[Clip] = []
+    count = 0
+    for exchange in (exchange for path in bar for exchange in Shard(path, audio=False)):
+        clips.append(clip := _clip(exchange, faces))
+        if not clip.affect:
+            continue
+        count += 1
+        if len(with_affect) < _MOST_AFFECT:
+            with_affect.append(clip)
+        elif (place := int(generator.integers(count))) < _MOST_AFFECT:  # each is as likely to be kept
+            with_affect[place].affect = {}
+            with_affect[place] = clip
+        else:
+            clip.affect = {}
+    return clips
 
 
 def _clip(exchange: Exchange, faces: Faces) -> Clip:
@@ -118,6 +124,7 @@ def _clip(exchange: Exchange, faces: Faces) -> Clip:
         exchange.end_s - exchange.start_s, exchange.gap_s, exchange.overlap_ratio, head.sd_deg, head.speed_deg_s,
         _rates(exchange, first, motion, head.speed_deg_s, head.sd_deg, faces), exchange.valence, exchange.arousal,
         exchange.source, exchange.keep, exchange.reject_reasons, bool(previous), _before(exchange), exchange.reactivity,
+        turn_affect(exchange),
     )  # fmt: skip
 
 
@@ -190,6 +197,7 @@ def describe(clips: Sequence[Clip]) -> dict[str, Any]:
     summary["previous_voice"] = {
         name: _percentiles([clip.before[name] for clip in clips if name in clip.before]) for name in BEFORE
     }
+    summary["affect"] = {name: _affect(clips, name) for name in AFFECT if any(name in clip.affect for clip in clips)}
     for number, axis in enumerate(AXES):
         for what in ("head_sd_deg", "head_speed_deg_s"):
             values = [getattr(clip, what)[number] for clip in clips if getattr(clip, what)]
@@ -197,6 +205,12 @@ def describe(clips: Sequence[Clip]) -> dict[str, Any]:
     for name in FIGURES:
         summary["figures"][name] = _percentiles([clip.rates[name] for clip in clips if name in clip.rates])
     return summary
+
+
+def _affect(clips: Sequence[Clip], name: str) -> dict[str, Any]:
+    known = [clip for clip in clips if name in clip.affect]
+    encoders, figures = affect_figures([clip.affect[name] for clip in known], [clip.people for clip in known])
+    return {"encoders": encoders, **{figure: _percentiles(values) for figure, values in figures.items()}}
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
@@ -218,6 +232,10 @@ def description_lines(summary: dict[str, Any]) -> list[str]:
     rows = {"length, s": summary["seconds"], "gap, s": summary["gap_s"], "valence before": summary["previous_valence"],
             "arousal before": summary["previous_arousal"]}  # fmt: skip
     rows |= {BEFORE[name]: values for name, values in summary["previous_voice"].items()}
+    for name, own in summary["affect"].items():
+        rows |= {title.format(AFFECT[name]): own.get(figure) for figure, title in TITLES.items()}
+        encoders = ", ".join(f"{encoder} ({count})" for encoder, count in own["encoders"].items())
+        lines.append(f"affect of the {AFFECT[name]} by {encoders}")
     rows |= {f"head {name.replace('_', ' ')}": values for name, values in summary["head"].items()}
     rows |= {FIGURES[name]: values for name, values in summary["figures"].items()}
     width = max(map(len, rows))
@@ -228,98 +246,6 @@ def description_lines(summary: dict[str, Any]) -> list[str]:
             lines.append(f"{name:{width}} " + "".join(cells))
     if math.isfinite(summary["overlapping"]):
         lines.append(f"{summary['overlapping']:.0%} of the answers begin before the previous turn has ended")
-    return lines
-
-
-# ------------------------------------------------------------------------------------------------------------ against
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """One figure in two datasets: means with 95 % intervals over people, their difference, and its size in standard
-    deviations (Cohen's d; Cohen 1988) with its interval. NaN = too few people."""
-
-    figure: str
-    first: float
-    second: float
-    difference: float
-    difference_low: float
-    difference_high: float
-    d: float
-    d_low: float
-    d_high: float
-    clips: tuple[int, int]
-    units: tuple[int, int]
-
-
-def contrast(first: Sequence[Clip], second: Sequence[Clip], seed: int = 0, resamples: int = 2000) -> list[Contrast]:
-    """Do the responders of `first` move otherwise than those of `second`? A row per figure that both have.
-
-    People (and whoever they are linked to by conversations) are drawn anew with all of their clips.
-    """
-    generator = np.random.default_rng(seed)
-    found = []
-    for name in FIGURES:
-        sets = [[clip for clip in clips if name in clip.rates] for clips in (first, second)]
-        if not all(sets):
-            continue
-        values = [np.array([clip.rates[name] for clip in own]) for own in sets]
-        units = [independent_units([clip.people for clip in own]) for own in sets]
-        counts = tuple(int(unit.max()) + 1 for unit in units)
-        plain = _effect(*([np.ones(len(v))[None] for v in values]), *values)
-        low = high = (math.nan, math.nan)
-        if min(counts) >= 2:
-            weights = [resample_weights(u, 1, resamples, generator)[:, :, 0] for u in units]
-            tail = expanded_tail(min(counts), 0.95)
-            effects = _effect(*weights, *values)
-            if np.isfinite(effects).all(0).sum() >= 5:
-                low, high = np.nanquantile(effects, [tail, 1 - tail], axis=1)
-        found.append(Contrast(
-            name, *(float(bootstrap_mean(v, u, generator, 50).value) for v, u in zip(values, units)),
-            float(plain[0, 0]), float(low[0]), float(high[0]), float(plain[1, 0]), float(low[1]), float(high[1]),
-            tuple(map(len, sets)), counts,
-        ))  # fmt: skip
-    return found
-
-
-def by_reactivity(first: Sequence[Clip], second: Sequence[Clip]) -> list[tuple[str, list[Clip], list[Clip]]]:
-    """Thirds of `first` by how much movement the turn before makes expect, each with the same third of `second`, or
-    with all of it where nothing is expected there; [] where nothing is in `first`."""
-    thirds = [_thirds(clips) for clips in (first, second)]
-    if not thirds[0]:
-        return []
-    return list(zip(("little", "some", "much"), thirds[0], thirds[1] or [list(second)] * 3))
-
-
-def _thirds(clips: Sequence[Clip]) -> list[list[Clip]]:
-    known = sorted((clip for clip in clips if math.isfinite(clip.reactivity)), key=lambda clip: clip.reactivity)
-    edges = [round(len(known) * part / 3) for part in range(4)]
-    return [known[a:b] for a, b in pairwise(edges)] if len(known) >= 3 else []
-
-
-def _effect(wa: np.ndarray, wb: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:  # (2, R)
-    """Difference of the weighted means, and the same over the pooled standard deviation."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        means = [(w @ x) / w.sum(1) for w, x in ((wa, a), (wb, b))]
-        sums = [w @ x**2 - w.sum(1) * m**2 for w, x, m in zip((wa, wb), (a, b), means)]
-        spread = np.sqrt(np.maximum(sum(sums), 0) / np.maximum(wa.sum(1) + wb.sum(1) - 2, 1))
-        difference = means[0] - means[1]
-        return np.stack([difference, np.where(spread > 1e-9, difference / spread, np.nan)])
-
-
-def contrast_lines(rows: Sequence[Contrast], names: tuple[str, str]) -> list[str]:
-    if not rows:
-        return ["nothing to compare: no figure of motion is known in both"]
-    width = max(len(FIGURES[row.figure]) for row in rows)
-    lines = [f"{'':{width}} {names[0][:12]:>12} {names[1][:12]:>12}  difference [95 %]          d [95 %]"]
-    for row in rows:
-        lines.append(
-            f"{FIGURES[row.figure]:{width}} {row.first:12.3f} {row.second:12.3f}  {row.difference:+.3f} "
-            f"[{row.difference_low:+.3f}, {row.difference_high:+.3f}]  "
-            f"{row.d:+.2f} [{row.d_low:+.2f}, {row.d_high:+.2f}]"
-        )
-    lines.append(f"clips: {rows[0].clips[0]} and {rows[0].clips[1]}; independent groups of people: {rows[0].units[0]} "
-                 f"and {rows[0].units[1]}; intervals over people (nan: too few)")  # fmt: skip
     return lines
 
 
@@ -337,13 +263,14 @@ def describe_datasets(
     result: dict[str, Any] = {"dataset": str(folder), **describe(clips)}
     lines = [f"{folder}:", *description_lines(result)]
     other: list[Clip] = []
+    found: list[Contrast] = []
     if against is not None:
         other = read_clips(against, progress, faces)
-        rows = contrast(clips, other)
-        result["against"] = {"dataset": str(against), "figures": [asdict(row) for row in rows]}
+        found = contrast(clips, other)
+        result["against"] = {"dataset": str(against), "figures": [asdict(row) for row in found]}
         lines += ["", f"{folder} against {against}, while responding:"]
         names = (Path(folder).name, Path(against).name)
-        lines += contrast_lines(rows, names)
+        lines += contrast_lines(found, names)
         result["against"]["by_reactivity"] = {}
         for third, own, others in by_reactivity(clips, other):
             rows = contrast(own, others)
@@ -357,7 +284,7 @@ def describe_datasets(
         with staged(out, ["describe.json", "describe.png"]) as partial:
             text = json.dumps(_finite(result), indent=1)
             (partial / "describe.json").write_text(text + "\n", encoding="utf-8")
-            plot(clips, other, (Path(folder).name, Path(against).name if against is not None else ""),
+            plot(clips, other, (Path(folder).name, Path(against).name if against is not None else ""), found,
                  partial / "describe.png")  # fmt: skip
         lines.append(f"{out}: describe.json, describe.png")
     return lines

@@ -14,7 +14,8 @@ from diffdyad.cli import main
 from diffdyad.data.doctor import check_dataset
 from diffdyad.data.dynamics import head_dynamics
 from diffdyad.data.exchange import shard_name, to_row, write_shard
-from diffdyad.survey import Clip, Faces, by_reactivity, contrast, describe, read_clips
+from diffdyad.survey import Clip, Faces, describe, read_clips
+from diffdyad.survey_contrast import by_reactivity, contrast, contrast_lines
 
 
 def dataset(folder, exchanges):
@@ -233,6 +234,42 @@ def test_a_difference_between_people_is_found_and_none_is_not():
     same, = contrast(clips(10, 30), clips(10, 30))
     assert same.difference_low < 0 < same.difference_high
     more, = contrast(clips(12, 30), clips(10, 30))
-    assert 0 < more.difference_low < 2 < more.difference_high and 0.8 < more.d < 2.2 and more.units == (30, 30)
+    assert 0 < more.difference_low < 2 < more.difference_high and 0.8 < more.g < 2.2 and more.units == (30, 30)
     lone, = contrast(clips(12, 1), clips(10, 30))
     assert np.isnan(lone.difference_low)
+    # of few people, sizes in their own deviations are absurd, and are not given
+    few, = contrast(clips(12, 4), clips(10, 30))
+    assert np.isfinite([few.difference_low, few.difference_high]).all() and np.isnan([few.g, few.g_low]).all()
+    lines = contrast_lines([few], ("one", "two"))
+    assert lines[1].endswith("  -") and lines[-1] == "g is not given for fewer than 5 such groups on either side"
+    five = [clips(12, 5), clips(10, 5)]
+    enough, = contrast(*five)
+    rates = [np.array([clip.rates["nods_per_min"] for clip in own]) for own in five]
+    cohen = (rates[0].mean() - rates[1].mean()) / np.sqrt((rates[0].var(ddof=1) + rates[1].var(ddof=1)) / 2)
+    assert enough.g == pytest.approx(cohen * (1 - 3 / 31)) and enough.g_low < enough.g < enough.g_high
+
+
+def test_describe_says_how_affect_differs_and_whether_answers_are_like_the_turns_before(tmp_path, capsys):
+    rng, records = np.random.default_rng(0), []
+    for seed in range(12):
+        people = {"previous_speaker": f"p{seed // 4}", "responder_name": f"r{seed // 4}", "session_id": f"s{seed // 4}"}
+        split, record = fresh(seed, **people, affect_encoder="net@1", face_affect_encoder="face@2")
+        mood = rng.normal(size=6)  # what an answer takes over from the turn before
+        for who, begin in (("previous", 0), ("responder", 8)):  # 20 rows of 0.2 s, the onset after the 8th
+            rows = np.full((20, 6), 50.0, np.float32)  # elsewhere: another person's turn
+            rows[begin : begin + (7 if who == "previous" else 12)] = mood + 0.1 * rng.normal(size=6) + 5 * (seed // 4)
+            record.person(who).affect = rows
+            face = rng.normal(size=(20, 6)).astype(np.float32)
+            face[::2] = np.nan
+            record.person(who).face_affect = face
+        records.append((split, record))
+    folder, out = dataset(tmp_path / "one", records), tmp_path / "out"
+    assert main(["data", "describe", str(folder), "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "affect of the voice by net@1 (12)" in shown and "face affect known, share, before" in shown
+    found = json.loads((out / "describe.json").read_text())["affect"]
+    voice, face = found["affect"], found["face_affect"]
+    assert "previous_known" not in voice and face["responder_known"]["mean"] == pytest.approx(0.5)
+    assert voice["previous_distance"]["mean"] == pytest.approx(1.0, abs=0.2)
+    assert voice["likeness"]["mean"] > voice["likeness_otherwise"]["mean"] + 0.02
+    assert abs(face["likeness"]["mean"]) < 0.35 and voice["likeness"]["count"] == 12

@@ -137,7 +137,7 @@ class Exchange:
         onset, end = (max(0, round((at - self.start_s) * self.fps)) for at in (0.0, self.previous_end_s))
         if who == "previous":
             return slice(0, end)
-        return slice(onset if onset < self.responder.num_frames else 0, None)
+        return slice(onset if round(self.end_s * self.fps) > 0 else 0, None)
 
     def check(self) -> None:
         """Raises ValueError, naming the exchange, where the record contradicts itself."""
