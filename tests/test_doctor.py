@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 from flame_heads import write_flame_head
@@ -65,7 +67,17 @@ def broken():
         record[1].previous.motion["global_orient"][20:, 1] += np.deg2rad(60)  # in one frame
         return [record, fresh(2)]
 
+    def scored():
+        return [fresh(1, active_speaker_score=3.0), fresh(2)]
+
+    def leaked():
+        first, second = fresh(1), fresh(2, "test")
+        second[1].responder.waveform = first[1].responder.waveform
+        return [first, second]
+
     return {
+        "active_speaker_score outside 0 to 1": scored, "the same response in several splits": leaked,
+        "end outside their exchange": lambda: [fresh(1, previous_end_s=9.0), fresh(2)],
         "turn faster than 300 degrees/s": leaping,
         "half a turn": rotated, "same response": doubled, "silence": mute, "never moves": frozen,
         "more than one split": lambda: [fresh(1), fresh(2, "test", responder_name="r1")],
@@ -94,6 +106,58 @@ def test_columns_are_those_of_the_record(tmp_path, capsys):
     findings = check_dataset(folder)
     assert findings.problems["columns of another type"] == [f"{path.name} valence (string, not float)"]
     assert findings.notes["columns that are not there"] == [f"{path.name} keep"]
+
+
+def in_column(name, values):
+    def change(folder):
+        (path,) = folder.glob("train-*.parquet")
+        table = parquet.read_table(path)
+        array = pa.array(values * len(table))
+        parquet.write_table(table.set_column(table.schema.get_field_index(name), name, array), path)
+
+    return change
+
+
+def written(name, content):
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(("change", "named"), [
+    (in_column("exchange_id", [7]), ["columns of another type", "text in exchange_id, found 7"]),
+    (in_column("previous_end_s", ["x"]), ["columns of another type", "finite number in previous_end_s, found 'x'"]),
+    (in_column("previous_end_s", [float("nan")]), ["finite number in previous_end_s, found nan"]),
+    (in_column("basis", ["smplx"]), ["a basis among arkit, flame2020"]),
+    (in_column("license", [None]), ["columns of another type"]),
+    (in_column("responder_jaw_pose", [3.0]), ["responder_jaw_pose (double, not a list of lists of numbers)"]),
+    (in_column("responder_audio", [b"abc"]), ["cannot be read", "expected FLAC bytes"]),
+    (in_column("keep", [[1, 2]]), ["columns of another type"]),
+    (lambda folder: next(folder.glob("train-*")).rename(folder / "train-a-of-b.parquet"), ["names that no shard has"]),
+    (lambda folder: shutil.copy(folder / shard_name("train", 0, 1), folder / "train-00000-of-00001 (1).parquet"),
+     ["names that no shard has", "more than once: e-1, e-2"]),
+    (lambda folder: (folder / shard_name("test", 0, 1)).mkdir(), ["shards that cannot be read"]),
+    (written(shard_name("test", 0, 1), b""), ["shards that cannot be read"]),
+    (written("sessions.jsonl", b"{not json\n"), ["reports that cannot be read"]),
+    (written("sessions.jsonl", b"[1]\n"), ["reports that cannot be read"]),
+    (written("sessions.jsonl", b"\xff\xfe"), ["reports that cannot be read"]),
+])  # fmt: skip
+def test_whatever_is_broken_is_a_line(change, named, tmp_path, capsys):
+    folder = dataset(tmp_path / "d", [fresh(1), fresh(2)])
+    change(folder)
+    assert main(["data", "check", str(folder)]) == 3
+    problems = "\n".join(line for line in capsys.readouterr().out.splitlines() if line.startswith("problem: "))
+    assert all(words in problems for words in named)
+
+
+def test_cells_without_a_value_and_shards_without_rows_are_named(tmp_path):
+    folder = dataset(tmp_path / "d", [fresh(1), fresh(2), fresh(3, "test")])
+    path, other = folder / shard_name("train", 0, 1), folder / shard_name("test", 0, 1)
+    table = parquet.read_table(path)
+    at = table.schema.get_field_index("reactivity")
+    parquet.write_table(table.set_column(at, table.schema.field(at), pa.array([0.1, None], pa.float32())), path)
+    parquet.write_table(parquet.read_table(other).slice(0, 0), other)
+    problems = check_dataset(folder).problems
+    assert problems == {"cells without a value": [f"{path.name} reactivity (1)"],
+                        "shards without exchanges": [other.name]}  # fmt: skip
 
 
 def test_a_file_of_two_recordings_is_noted(tmp_path):

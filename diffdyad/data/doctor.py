@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ _ARKIT_RANGE = (-0.1, 1.5)
 _MOST_EXPRESSION = 15.0  # standard deviations of FLAME's basis: no face is further from the mean
 _CLIPPED, _CLIPPED_SHARE = 0.999, 0.001
 _SILENT_DB = -65.0
+_SLACK_S = 0.1
 _LEAST_CLIPS = 3
 _NAMED = 5
 
@@ -64,7 +66,7 @@ class _Seen:
     ids: Counter = field(default_factory=Counter)
     links: list[tuple[str, str, str]] = field(default_factory=list)
     splits_of: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    sounds: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    sounds: dict[str, set[tuple[str, str]]] = field(default_factory=lambda: defaultdict(set))
     lags: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     sides: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     bases: Counter = field(default_factory=Counter)
@@ -84,69 +86,99 @@ def check_dataset(folder: str | os.PathLike, progress: bool = False) -> Findings
         try:
             shard = Shard(path)
         except UserError as error:
-            findings.problems["shards that cannot be read"].append(f"{path.name} ({error})")
+            reason = getattr(error, "reason", error)
+            findings.problems["shards that cannot be read"].append(f"{path.name} ({reason})")
             continue
         _check_schema(path, findings)
+        if not len(shard):
+            findings.problems["shards without exchanges"].append(path.name)
         for index in range(len(shard)):
             try:
                 exchange = shard[index]
             except CorruptShard as error:
                 findings.problems["exchanges that contradict themselves or cannot be read"].append(
-                    f"{path.name} row {index} ({str(error)[:200]})"
+                    f"{path.name} row {index} ({error.reason})"
                 )
                 continue
             findings.exchanges[split] = findings.exchanges.get(split, 0) + 1
             if exchange.split != split:
                 findings.problems["the column `split` is not the file's"].append(exchange.exchange_id)
-            for check in _CHECKS:
-                check(exchange, findings)
-            _remember(exchange, split, seen)
+            try:
+                for check in _CHECKS:
+                    check(exchange, findings)
+                _remember(exchange, split, seen)
+            except (TypeError, ValueError, KeyError, IndexError, ArithmeticError) as error:  # cells of a wrong kind
+                findings.problems["exchanges that cannot be judged"].append(
+                    f"{exchange.exchange_id} ({type(error).__name__}: {' '.join(str(error).split())[:100]})"
+                )
     _check_together(findings, seen)
     _check_files(folder, findings)
+    for found in (findings.problems, findings.notes):
+        for what in [what for what, where in found.items() if not where]:
+            del found[what]
     return findings
 
 
 def _check_names(findings: Findings, paths: list[tuple[str, Path]]) -> None:
     for split in SPLITS:
         names = [path.name for s, path in paths if s == split]
-        counts = {name.split("-of-")[1] for name in names}
-        if len(counts) > 1 or (names and len(names) != int(counts.pop().split(".")[0])):
+        numbers = [re.fullmatch(rf"{split}-(\d+)-of-(\d+)\.parquet", name) for name in names]
+        strange = [name for name, match in zip(names, numbers) if match is None]
+        if strange:
+            findings.problems["names that no shard has, but that are read as such"] += strange
+        counts = {int(match[2]) for match in numbers if match}
+        if len(counts) > 1 or (counts and len(names) - len(strange) != counts.pop()):
             findings.problems["shards are missing, or of two datasets"].append(split)
 
 
 def _check_schema(path: Path, findings: Findings) -> None:
-    """Columns that are not there, or hold something else than DATASET.md says."""
+    """Columns that are not there, or hold something else than DATASET.md says; and no cell is without a value."""
     import pyarrow.parquet as parquet
 
     found, wanted = parquet.read_schema(path), exchange_features(1).arrow_schema
     for name in wanted.names:
         if name not in found.names:
             findings.notes["columns that are not there"].append(f"{path.name} {name}")
-        elif not _is_matrix(wanted.field(name).type) and found.field(name).type != wanted.field(name).type:
-            findings.problems["columns of another type"].append(
-                f"{path.name} {name} ({found.field(name).type}, not {wanted.field(name).type})"
-            )
+            continue
+        there, meant = found.field(name).type, wanted.field(name).type
+        if not (_is_matrix(there) if _is_matrix(meant) else there == meant):
+            meant = "a list of lists of numbers" if _is_matrix(meant) else meant
+            findings.problems["columns of another type"].append(f"{path.name} {name} ({there}, not {meant})")
+    empty = Counter()
+    metadata = parquet.read_metadata(path)
+    for group in range(metadata.num_row_groups):
+        for number in range(metadata.num_columns):
+            column = metadata.row_group(group).column(number)
+            # of lists, the statistics count those that are empty, too
+            if column.path_in_schema in wanted.names and column.statistics is not None and column.statistics.null_count:
+                empty[column.path_in_schema] += column.statistics.null_count
+    findings.problems["cells without a value"] += [f"{path.name} {name} ({count})" for name, count in empty.items()]
 
 
 def _is_matrix(kind) -> bool:
-    """Their widths differ between datasets, and are checked as the rows are read."""
-    return hasattr(kind, "storage_type")
+    """Numbers in lists of lists, or what `datasets` stores so. Widths differ between datasets, and are checked as the
+    rows are read."""
+    import pyarrow.types as types
+
+    kind = getattr(kind, "storage_type", kind)
+    return types.is_list(kind) and types.is_list(kind.value_type) and types.is_floating(kind.value_type.value_type)
 
 
 def _check_files(folder: Path, findings: Findings) -> None:
     """Recordings of the same bytes, by what an import or a build says of itself."""
     recordings = defaultdict(set)
-    if (folder / REPORT).is_file():
-        for line in (folder / REPORT).read_text(encoding="utf-8").splitlines():
+    path = folder / REPORT
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
             about = json.loads(line)
             for content in about.get("files", {}).values():
-                recordings[content].add(about["recording"])
+                recordings[str(content)].add(str(about["recording"]))
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        findings.problems["reports that cannot be read"].append(f"{REPORT} ({' '.join(str(error).split())[:100]})")
     findings.notes["recordings with a file in common"] += [
         " = ".join(sorted(names)) for content, names in sorted(recordings.items())
         if len(names) > 1 and not content.startswith("size:")
     ]  # fmt: skip
-    if not findings.notes["recordings with a file in common"]:
-        del findings.notes["recordings with a file in common"]
 
 
 # ------------------------------------------------------------------------------------------------------- one exchange
@@ -166,6 +198,11 @@ def _ranges(exchange: Exchange, findings: Findings) -> None:
                 )
             if len(held) > 10 and float(held.std(0).max()) < 1e-6:
                 findings.problems["a face that never moves"].append(f"{exchange.exchange_id} {who}")
+        lids = person.motion.get("eyelids", np.zeros(0))
+        if len(lids) and len(held := lids[valid]) and (held.min() < _ARKIT_RANGE[0] or held.max() > _ARKIT_RANGE[1]):
+            findings.problems[f"eyelids outside {_ARKIT_RANGE[0]:g} to {_ARKIT_RANGE[1]:g}"].append(
+                f"{exchange.exchange_id} {who}"
+            )
         for group, array in person.motion.items():
             if group not in ("expression", "eyelids") and len(array) and np.abs(array[valid]).max(initial=0) > np.pi:
                 findings.problems["rotations beyond half a turn (degrees instead of radians?)"].append(
@@ -201,7 +238,19 @@ def _words(exchange: Exchange, findings: Findings) -> None:
             findings.problems["words outside their exchange"].append(f"{exchange.exchange_id} {who}")
 
 
-_CHECKS: tuple[Callable[[Exchange, Findings], None], ...] = (_ranges, _sound, _words)
+_SCORES = {"active_speaker_score": (0, 1), "overlap_ratio": (0, 1), "head_percentile": (0, 100),
+           "valence": (-1, 1), "arousal": (-1, 1), "reprojection_px": (0, np.inf)}  # fmt: skip
+
+
+def _scores(exchange: Exchange, findings: Findings) -> None:
+    for name, (low, high) in _SCORES.items():
+        if getattr(exchange, name) < low - 1e-6 or getattr(exchange, name) > high + 1e-6:  # NaN = not known
+            findings.problems[f"{name} outside {low:g} to {high:g}"].append(exchange.exchange_id)
+    if not exchange.start_s - _SLACK_S <= exchange.previous_end_s <= exchange.end_s + _SLACK_S:
+        findings.problems["previous turns that end outside their exchange"].append(exchange.exchange_id)
+
+
+_CHECKS: tuple[Callable[[Exchange, Findings], None], ...] = (_ranges, _sound, _words, _scores)
 
 
 # ----------------------------------------------------------------------------------------------------- among several
@@ -218,7 +267,8 @@ def _remember(exchange: Exchange, split: str, seen: _Seen) -> None:
     onset = round(-exchange.start_s * SAMPLING_RATE)
     response = exchange.responder.waveform[onset:]
     if len(response) and np.abs(response).max() > 0.001:
-        seen.sounds[hashlib.sha256((response * 32767).astype("<i2").tobytes()).hexdigest()].add(exchange.exchange_id)
+        samples = hashlib.sha256((response * 32767).astype("<i2").tobytes()).hexdigest()
+        seen.sounds[samples].add((split, exchange.exchange_id))
     jaws = {who: exchange.person(who).motion.get("jaw_pose", ()) for who in PEOPLE}
     for who in PEOPLE:
         sync = mouth_and_voice(exchange, who)
@@ -235,9 +285,10 @@ def _check_together(findings: Findings, seen: _Seen) -> None:
     problems["exchange_id occurs more than once"] += [name for name, count in seen.ids.items() if count > 1]
     problems["previous and next exchange do not agree"] += _broken_links(seen.links)
     problems["in more than one split"] += sorted(name for name, splits in seen.splits_of.items() if len(splits) > 1)
-    problems["the same response in several exchanges"] += [
-        " = ".join(sorted(names)) for names in seen.sounds.values() if len(names) > 1
-    ]
+    for where in seen.sounds.values():
+        if len(where) > 1:
+            what = "splits" if len({split for split, _ in where}) > 1 else "exchanges"
+            problems[f"the same response in several {what}"].append(" = ".join(sorted(name for _, name in where)))
     if len(seen.bases) > 1:
         problems["motions of several bases or rates"] += [f"{b} with {n} at {fps:g} fps" for b, n, fps in seen.bases]
     problems["the sides' voices are exchanged in session"] += sorted(
@@ -249,9 +300,6 @@ def _check_together(findings: Findings, seen: _Seen) -> None:
             problems["sound and mouth are apart in session"].append(f"{name} by {1000 * np.median(lags):+.0f} ms")
     if not seen.lags and findings.exchanges:
         notes["sync and sides could not be judged"].append("no exchange has both a jaw and a voice that go together")
-    for found in (problems, notes):
-        for what in [what for what, where in found.items() if not where]:
-            del found[what]
 
 
 def _broken_links(links: list[tuple[str, str, str]]) -> list[str]:

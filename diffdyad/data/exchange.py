@@ -17,19 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from diffdyad.data.consistency import LONGEST_PREVIOUS_S as LONGEST_PREVIOUS_S
+from diffdyad.data.consistency import PEOPLE, check_exchange
+from diffdyad.data.consistency import RESPONSE_KINDS as RESPONSE_KINDS
+from diffdyad.data.consistency import SPLITS as SPLITS
 from diffdyad.data.dynamics import head_dynamics
 from diffdyad.data.person import Person, SoundTag, TurnSpan
 from diffdyad.errors import UserError
-from diffdyad.media import SAMPLING_RATE, decode_flac, encode_flac
+from diffdyad.media import decode_flac, encode_flac
 from diffdyad.motion import POSE_GROUPS, Motion, MotionLayout
 from diffdyad.staging import whole
 from diffdyad.text import TimedWord
-
-SPLITS = ("train", "validation", "test")
-RESPONSE_KINDS = ("verbal", "nonverbal", "mixed", "silent")
-PEOPLE = ("previous", "responder")
-LONGEST_PREVIOUS_S = 20.0
-"""Of the previous turn, the part that a record keeps at most."""
 
 _ROWS_PER_GROUP = 4  # of parquet: what must be read to get at one row
 _ROWS_AT_ONCE = 64  # that are in memory while a shard is written
@@ -141,32 +139,7 @@ class Exchange:
 
     def check(self) -> None:
         """Raises ValueError, naming the exchange, where the record contradicts itself."""
-
-        def expect(condition: bool, expected: str, found: object) -> None:
-            if not condition:
-                raise ValueError(f"exchange {self.exchange_id}: expected {expected}, found {found}")
-
-        expect(self.split in SPLITS, f"a split among {', '.join(SPLITS)}", self.split)
-        expect(self.response_kind in RESPONSE_KINDS, f"a kind among {RESPONSE_KINDS}", self.response_kind)
-        expect(-LONGEST_PREVIOUS_S <= self.start_s <= 0 <= self.end_s, "-20 <= start_s <= 0 <= end_s",
-               (self.start_s, self.end_s))  # fmt: skip
-        expect(math.isfinite(self.fps) and self.fps > 0, "a positive fps", self.fps)
-        seconds = self.end_s - self.start_s
-        for who in PEOPLE:
-            person = self.person(who)
-            for group, array in person.motion.items():
-                expect(array.ndim == 2, f"{who}_{group} of shape (frames, channels)", array.shape)
-                expect(len(array) in (0, person.num_frames), f"{person.num_frames} frames of {who}_{group}", len(array))
-                expect(bool(np.isfinite(array).all()), f"finite {who}_{group}", "NaN or infinity")
-            expect(bool(np.isfinite(person.affect).all()), f"finite {who}_affect", "NaN or infinity")
-            flags = len(person.valid)
-            expect(flags == person.num_frames, f"{person.num_frames} flags in {who}_valid", flags)
-            if person.num_frames:
-                expect(abs(person.num_frames - seconds * self.fps) < 1.01, f"{seconds * self.fps:.1f} frames of "
-                       f"{who} motion", person.num_frames)  # fmt: skip
-            if len(person.waveform):
-                expect(abs(len(person.waveform) / SAMPLING_RATE - seconds) < 0.05, f"{seconds:.3f} s of {who} audio",
-                       len(person.waveform) / SAMPLING_RATE)  # fmt: skip
+        check_exchange(self)
 
 
 _AFFECT = {"affect": "affect_encoder", "face_affect": "face_affect_encoder"}  # columns only where they were asked for

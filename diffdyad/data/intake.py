@@ -22,7 +22,14 @@ _LOOKED_AT = 16  # exchanges of a dataset, for its layout
 
 
 class CorruptShard(UserError):
-    """A shard, or an exchange in it, cannot be read."""
+    """A shard, or an exchange in it, cannot be read. reason: why, in short."""
+
+    def __init__(self, message: str, reason: str = ""):
+        super().__init__(message)
+        self.reason = reason or message
+
+    def __reduce__(self):
+        return type(self), (str(self), self.reason)  # it comes out of worker processes
 
 
 class Shard(ExchangeShards):
@@ -69,7 +76,8 @@ class Shard(ExchangeShards):
         reason = " ".join(str(error).split()) or type(error).__name__
         return CorruptShard(
             f"the shard {self.path} is damaged ({reason[:200]}); get or make it again, or train without it: "
-            "data.skip_corrupt=true"
+            "data.skip_corrupt=true",
+            reason[:200],
         )
 
 
