@@ -108,6 +108,17 @@ def test_columns_are_those_of_the_record(tmp_path, capsys):
     assert findings.notes["columns that are not there"] == [f"{path.name} keep"]
 
 
+def test_a_silent_answer_may_be_the_next_turn_before(tmp_path):
+    links = {"next_exchange_id": "e-2", "response_kind": "silent"}, {"previous_exchange_id": "e-1"}
+    records = [fresh(1, **links[0]), fresh(2, **links[1], previous_speaker="r1", session_id="s1")]
+    records[0][1].responder.waveform[:] = 0.0
+    records[1][1].previous.waveform[:] = 0.0
+    assert not check_dataset(dataset(tmp_path / "d", records)).problems
+    records[0][1].response_kind = "verbal"
+    assert check_dataset(dataset(tmp_path / "e", records)).problems == {
+        "turns whose sound is silence": ["e-1 responder", "e-2 previous"]}  # fmt: skip
+
+
 def in_column(name, values):
     def change(folder):
         (path,) = folder.glob("train-*.parquet")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from diffdyad.data.dynamics import GLITCH_DEG_S, head_dynamics
-from diffdyad.data.exchange import PEOPLE, SPLITS, Exchange, exchange_features
+from diffdyad.data.exchange import LONGEST_PREVIOUS_S, PEOPLE, SPLITS, Exchange, exchange_features
 from diffdyad.data.importers import swapped
 from diffdyad.data.importers.report import REPORT
 from diffdyad.data.intake import CorruptShard, Shard
@@ -28,7 +28,7 @@ MOST_LAG_S = 0.12
 _ARKIT_RANGE = (-0.1, 1.5)
 _MOST_EXPRESSION = 15.0  # standard deviations of FLAME's basis: no face is further from the mean
 _CLIPPED, _CLIPPED_SHARE = 0.999, 0.001
-_SILENT_DB = -65.0
+_SILENT_DB, _SILENT = -65.0, "turns whose sound is silence"
 _SLACK_S = 0.1
 _LEAST_CLIPS = 3
 _NAMED = 5
@@ -70,6 +70,8 @@ class _Seen:
     lags: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     sides: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     bases: Counter = field(default_factory=Counter)
+    kinds: dict[str, str] = field(default_factory=dict)
+    mute: list[tuple[str, str]] = field(default_factory=list)  # turns before that have no sound, and their own exchanges
 
 
 def check_dataset(folder: str | os.PathLike, progress: bool = False) -> Findings:
@@ -217,15 +219,26 @@ def _ranges(exchange: Exchange, findings: Findings) -> None:
 
 
 def _sound(exchange: Exchange, findings: Findings) -> None:
-    onset = round(-exchange.start_s * SAMPLING_RATE)
-    for who, part in (("previous", slice(0, onset)), ("responder", slice(onset, None))):
-        waveform = exchange.person(who).waveform[part]
-        if not len(waveform) or (who == "responder" and exchange.response_kind == "silent"):
-            continue
-        if 10 * np.log10(float(np.square(waveform, dtype=np.float64).mean()) + 1e-12) < _SILENT_DB:
-            findings.problems["turns whose sound is silence"].append(f"{exchange.exchange_id} {who}")
-        if (np.abs(waveform) > _CLIPPED).mean() > _CLIPPED_SHARE:
+    for who in PEOPLE:
+        waveform = _own_sound(exchange, who)
+        if who == "responder" and exchange.response_kind != "silent" and _is_silent(waveform):
+            findings.problems[_SILENT].append(f"{exchange.exchange_id} {who}")
+        if len(waveform) and (np.abs(waveform) > _CLIPPED).mean() > _CLIPPED_SHARE:
             findings.notes["clipped sound"].append(f"{exchange.exchange_id} {who}")
+
+
+def _own_sound(exchange: Exchange, who: str) -> np.ndarray:
+    onset = round(-exchange.start_s * SAMPLING_RATE)
+    return exchange.person(who).waveform[slice(0, onset) if who == "previous" else slice(onset, None)]
+
+
+def _is_silent(waveform: np.ndarray) -> bool:
+    """Whether there is a sound whose loudest tenth of a second is none."""
+    if not len(waveform):
+        return False
+    block = SAMPLING_RATE // 10
+    power = np.square(np.pad(waveform, (0, -len(waveform) % block)), dtype=np.float64).reshape(-1, block).mean(1)
+    return 10 * np.log10(power.max() + 1e-12) < _SILENT_DB
 
 
 def _words(exchange: Exchange, findings: Findings) -> None:
@@ -235,7 +248,11 @@ def _words(exchange: Exchange, findings: Findings) -> None:
             findings.problems["words that end before they begin"].append(f"{exchange.exchange_id} {who}")
         outside = [w for w in words if w.end_s < exchange.start_s - 0.5 or w.start_s > exchange.end_s + 0.5]
         if outside:
-            findings.problems["words outside their exchange"].append(f"{exchange.exchange_id} {who}")
+            # of a turn that is longer than what is kept of it, a corpus may have all words
+            cut = who == "previous" and exchange.start_s < _SLACK_S - LONGEST_PREVIOUS_S
+            cut = cut and all(word.start_s < exchange.start_s for word in outside)
+            found = findings.notes if cut else findings.problems
+            found["words outside their exchange"].append(f"{exchange.exchange_id} {who}")
 
 
 _SCORES = {"active_speaker_score": (0, 1), "overlap_ratio": (0, 1), "head_percentile": (0, 100),
@@ -259,6 +276,9 @@ _CHECKS: tuple[Callable[[Exchange, Findings], None], ...] = (_ranges, _sound, _w
 def _remember(exchange: Exchange, split: str, seen: _Seen) -> None:
     seen.ids[exchange.exchange_id] += 1
     seen.bases[(exchange.basis, exchange.layout.num_expression, exchange.fps)] += 1
+    seen.kinds[exchange.exchange_id] = exchange.response_kind
+    if _is_silent(_own_sound(exchange, "previous")):
+        seen.mute.append((exchange.exchange_id, exchange.previous_exchange_id))
     seen.links.append((exchange.exchange_id, exchange.previous_exchange_id, exchange.next_exchange_id))
     for what, name in (("session", exchange.session_id), ("person", exchange.responder_name),
                        ("person", exchange.previous_speaker)):  # fmt: skip
@@ -285,6 +305,8 @@ def _check_together(findings: Findings, seen: _Seen) -> None:
     problems["exchange_id occurs more than once"] += [name for name, count in seen.ids.items() if count > 1]
     problems["previous and next exchange do not agree"] += _broken_links(seen.links)
     problems["in more than one split"] += sorted(name for name, splits in seen.splits_of.items() if len(splits) > 1)
+    # a silent answer may be the next turn before
+    problems[_SILENT] += [f"{name} previous" for name, before in seen.mute if seen.kinds.get(before) != "silent"]
     for where in seen.sounds.values():
         if len(where) > 1:
             what = "splits" if len({split for split, _ in where}) > 1 else "exchanges"
