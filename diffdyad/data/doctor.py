@@ -71,7 +71,7 @@ class _Seen:
     sides: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     bases: Counter = field(default_factory=Counter)
     kinds: dict[str, str] = field(default_factory=dict)
-    mute: list[tuple[str, str]] = field(default_factory=list)  # turns before that have no sound, and their own exchanges
+    mute: list[tuple[str, str]] = field(default_factory=list)  # turns before without a sound, and their exchanges
 
 
 def check_dataset(folder: str | os.PathLike, progress: bool = False) -> Findings:
