@@ -18,6 +18,10 @@ from torch import Tensor
 
 from diffdyad.errors import UserError
 from diffdyad.media import LOUDNESS_TARGET_DB, padded_slice
+from diffdyad.phones import FLOOR as PHONE_FLOOR
+from diffdyad.phones import HOP as PHONE_HOP
+from diffdyad.phones import NUM_PHONES, phone_posteriors
+from diffdyad.phones import SAMPLING_RATE as PHONE_SAMPLING_RATE
 from diffdyad.pretrained import Lazy, load_pretrained
 from diffdyad.voice import clip_voice, in_own_voice
 
@@ -44,6 +48,8 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
 
     With `normalise_voice` (mel only), every clip's bands are brought to zero mean and unit deviation over its own loud
     frames (`diffdyad.voice`), so that a voice or a microphone that was never heard looks like those of the training.
+    With `phones` (mel at 16 kHz only), the bands are followed by what phones these may be (`diffdyad.phones`), told
+    from all that is said for half a second before and after at least.
 
     Only the name, the revision and the statistics are saved, never the encoder's weights, which are loaded on
     first use from a folder or the Hub's cache (`encoder.allow_download = True`: or from the Hub).
@@ -64,6 +70,7 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
         num_layers: int | None = None,  # None: asked of the encoder on first use, known once fitted
         num_channels: int | None = None,
         normalise_voice: bool = False,  # mel only
+        phones: bool = False,  # mel only
     ):
         super().__init__()
         self._backbone = Lazy()
@@ -71,15 +78,18 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
         self._gain = Lazy()
         if name == "mel":
             columns, _ = mel_columns(sampling_rate, fps)
-            num_layers, num_channels = 1, num_bands * columns
+            num_layers, num_channels = 1, columns * (num_bands + (NUM_PHONES if phones else 0))
             self.register_to_config(num_layers=num_layers, num_channels=num_channels)
         # (1, 1) until fitted where the encoder's shape is not known yet: broadcasts as "no standardisation"
         shape = (num_layers or 1, num_channels or 1)
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("std", torch.ones(shape))
+        for option, wanted in (("normalise_voice", normalise_voice), ("phones", phones)):
+            if wanted and name != "mel":
+                raise UserError(f"expected {option} with the speech encoder mel alone, found it with {name}")
+        if phones and sampling_rate != PHONE_SAMPLING_RATE:
+            raise UserError(f"expected {PHONE_SAMPLING_RATE} Hz for phones, found {sampling_rate} Hz")
         if normalise_voice:
-            if name != "mel":
-                raise UserError(f"expected normalise_voice with the speech encoder mel alone, found it with {name}")
             self.register_buffer("voice", torch.stack([torch.zeros(num_bands), torch.ones(num_bands)]))
 
     def _apply(self, fn, recurse=True):
@@ -120,15 +130,27 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
     ) -> Tensor:
         """Zero mean and unit deviation over the corpus, of features as `encode` gives them (cached, say)."""
         if self.config["normalise_voice"]:
-            return in_own_voice(features.float(), voice.to(features.device))
+            spectrum, rest = self.split(features.float())
+            return torch.cat([in_own_voice(spectrum, voice.to(features.device)), rest], -1)
         return (features.float() - self.mean) / self.std
+
+    def split(
+        self,
+        features: Tensor,  # (..., C)
+    ) -> tuple[Tensor, Tensor]:
+        """What is of the spectrum, and what is of `phones`, which follows it: no channels where there is none."""
+        config = self.config
+        count = features.shape[-1]
+        if config["phones"]:
+            count = config["num_bands"] * mel_columns(config["sampling_rate"], config["fps"])[0]
+        return features[..., :count], features[..., count:]
 
     def bands(
         self,
         features: Tensor,  # (T, L, C)
     ) -> Tensor:  # (T, N)
         """What `voice_of` looks at, of a clip or of a part of one: mel bands, over a frame's columns."""
-        return features.float().unflatten(-1, (-1, self.config["num_bands"])).mean((1, 2))
+        return self.split(features.float())[0].unflatten(-1, (-1, self.config["num_bands"])).mean((1, 2))
 
     def voice_of(
         self,
@@ -141,16 +163,37 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
     def encode(
         self,
         waveform: Tensor,  # (B, S)
+        phones: bool = True,
     ) -> Tensor:  # (B, T, L, C)
-        """Features before standardisation, float32; these are what `fit` wants and what a cache keeps."""
+        """Features before standardisation, float32; these are what `fit` wants and what a cache keeps.
+
+        phones: False leaves out their channels, of those encoders that have them.
+        """
         if waveform.ndim != 2:
             raise ValueError(f"expected waveforms (B, S), got {tuple(waveform.shape)}")
         config = self.config
         with torch.autocast(waveform.device.type, enabled=False):
             if config["name"] == "mel":
                 bands = log_mel(waveform.float(), config["sampling_rate"], config["fps"], config["num_bands"])
-                return rearrange(bands, "b t n c -> b t 1 (n c)")
+                spectrum = rearrange(bands, "b t n c -> b t 1 (n c)")
+                return torch.cat([spectrum, self.hear(waveform)], -1) if phones and config["phones"] else spectrum
             return self._encode_hf(waveform.float())
+
+    @torch.no_grad()
+    def hear(
+        self,
+        waveform: Tensor,  # (B, S), whole recordings
+    ) -> Tensor:  # (B, T, 1, N P)
+        """Channels of `phones`: logarithms of their chances / 4 + 1, -1.3 to 1, at a frame's N columns."""
+        columns, hop = mel_columns(self.config["sampling_rate"], self.config["fps"])
+        # columns lie symmetrically about a frame's centre, phones at whole hundredths: at 25 fps, 5 ms before
+        first = (torch.arange(columns * self.num_frames(waveform.shape[1])) - (columns - 1) / 2) * hop
+        nearest = (first / PHONE_HOP - 1e-3).round().long().to(waveform.device)
+        rows = []
+        for row in waveform:
+            found = phone_posteriors(row).clamp_min(PHONE_FLOOR).log() / 4 + 1
+            rows.append(found[nearest.clamp(0, len(found) - 1)] if len(nearest) else found[:0])
+        return rearrange(torch.stack(rows), "b (t n) c -> b t 1 (n c)", n=columns)
 
     def fit(self, features: Iterable[Tensor]) -> SpeechEncoder:
         """Sets the statistics from unstandardised features (..., L, C), read once, one after another."""

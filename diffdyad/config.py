@@ -116,6 +116,7 @@ class SpeechConfig(Section):
     revision: str | None = None
     num_bands: int = Field(64, ge=8, le=256)
     normalise_voice: bool = Field(False, description="mel only: every clip by its own voice's mean and deviation")
+    phones: bool = Field(False, description="mel only: what phones these may be, by pocketsphinx' acoustic model")
     warp: float = Field(0.0, ge=0, le=0.3, description="mel only, in training: most that formants are moved, a share")
     colour: float = Field(0.0, ge=0, le=2, description="mel only, in training: deviation of a random equaliser")
     contrast: float = Field(0.0, ge=0, le=0.5, description="mel only, in training: deviation of a factor on all bands")
@@ -123,8 +124,9 @@ class SpeechConfig(Section):
 
     @model_validator(mode="after")
     def _mel(self):
-        if self.encoder != "mel" and (self.normalise_voice or self.warp or self.colour or self.contrast or self.mask):
-            raise ValueError("normalise_voice, warp, colour, contrast and mask are of the encoder mel; leave them out")
+        of_mel = ("normalise_voice", "phones", "warp", "colour", "contrast", "mask")
+        if self.encoder != "mel" and any(getattr(self, name) for name in of_mel):
+            raise ValueError(f"{', '.join(of_mel[:-1])} and {of_mel[-1]} are of the encoder mel; leave them out")
         return self
 
 

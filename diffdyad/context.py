@@ -280,7 +280,8 @@ class ContextEncoder(ModelMixin, ConfigMixin):
             normalised = normalise_loudness(waveform, sampling_rate)
             if "audio" in self.modalities:
                 device = speech_encoder.mean.device
-                put("audio", speech_encoder.encode(normalised[None].to(device))[0].float().mean(1).cpu())
+                heard = speech_encoder.encode(normalised[None].to(device), phones=False)[0]
+                put("audio", heard.float().mean(1).cpu())
             if "prosody" in self.modalities:
                 put("prosody", prosody(waveform, sampling_rate, fps))
             if "affect" in self.modalities:

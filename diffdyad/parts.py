@@ -95,7 +95,7 @@ def build(config: RunConfig, around: Surroundings, saved: Saved | None = None) -
     layout, fps = form.layout, form.fps
     speech = SpeechEncoder(
         config.speech.encoder, config.speech.revision, fps=fps, num_bands=config.speech.num_bands,
-        normalise_voice=config.speech.normalise_voice,
+        normalise_voice=config.speech.normalise_voice, phones=config.speech.phones,
     )  # fmt: skip
     wanted = config.context
     settings = {
@@ -322,6 +322,7 @@ def _nature(config: RunConfig, form: intake.Format) -> dict[str, object]:
         "basis": layout.basis, "num_expression": layout.num_expression, "eyelids": layout.eyelids, "fps": form.fps,
         "speech.encoder": encoder, "speech.revision": config.speech.revision,
         "speech.num_bands": config.speech.num_bands, "speech.normalise_voice": config.speech.normalise_voice,
+        "speech.phones": config.speech.phones,
         **{f"context.{key}": value for key, value in config.context.model_dump().items()},
         **{f"model.{key}": value for key, value in config.model.model_dump().items()},
     }  # fmt: skip

@@ -33,7 +33,7 @@ class Timeline:
         self.num_frames = num_lead + max(1, round(self.fps * len(audio) / self.sampling_rate))
         silence = torch.zeros(self._sample(num_lead))
         self.waveform = torch.cat([silence, normalise_loudness(audio, self.sampling_rate)])
-        self.voice, self.quiet = self._voice(), self._quiet()
+        self.voice, self.quiet, self.phones = self._voice(), self._quiet(), self._phones()
 
     def _sample(self, frame: int) -> int:
         return round(frame * self.sampling_rate / self.fps)
@@ -50,11 +50,14 @@ class Timeline:
             return self._last[1]
         around = round(self.HEARD_AROUND_S * self.fps)
         device = self.encoder.mean.device
-        features = self.encoder.encode(self._slice(start - around, start + length + around)[None].to(device))
-        features = self.encoder.standardise(features, self.voice)
+        piece = self._slice(start - around, start + length + around)[None].to(device)
+        features = self.encoder.encode(piece, phones=False)[:, around : around + length]
         frames = torch.arange(start, start + length)
         heard = (frames >= 0) & (frames < self.num_frames)
-        found = features[:, around : around + length], heard[None]
+        if self.phones is not None:
+            there = self.phones[:, frames.clamp(0, self.num_frames - 1).to(device)]
+            features = torch.cat([features, there], -1)
+        found = self.encoder.standardise(features, self.voice), heard[None]
         self._last = (start, length), found  # a window is asked for twice where its lips come from scale 1
         return found
 
@@ -65,8 +68,16 @@ class Timeline:
             return torch.zeros(1, 2, 1)
         starts = range(0, self.num_frames, step)
         pieces = (self._slice(first, min(first + step, self.num_frames)) for first in starts)
-        bands = torch.cat([self.encoder.bands(self.encoder.encode(piece[None].to(device))[0]) for piece in pieces])
-        return self.encoder.voice_of(bands)[None]
+        spectra = (self.encoder.encode(piece[None].to(device), phones=False)[0] for piece in pieces)
+        return self.encoder.voice_of(torch.cat([self.encoder.bands(spectrum) for spectrum in spectra]))[None]
+
+    def _phones(self) -> Tensor | None:
+        """What phones are heard in the whole answer, (1, T, 1, N P): of a window alone, the voice is hardly known."""
+        if not self.encoder.config["phones"]:
+            return None
+        device = self.encoder.mean.device
+        found = self.encoder.hear(self.waveform[None].to(device))[:, : self.num_frames]
+        return F.pad(found, (0, 0, 0, 0, 0, self.num_frames - found.shape[1]))
 
     def speaking(self, start: int, length: int, hold_s: float = 0.2) -> Tensor:
         """Whether the responder's voice is heard at the frames [start, start + length), held: (T,) float.

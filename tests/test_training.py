@@ -169,6 +169,17 @@ def test_an_example_depends_on_its_key_alone(windows):
     assert torch.equal(one.conditions.speech[2:], two.conditions.speech)
 
 
+def test_a_voice_may_be_heard_as_phones_too(dataset, tmp_path):
+    pytest.importorskip("pocketsphinx", reason="pocketsphinx carries the acoustic model")
+    train(small_config(tmp_path, dataset, "training.max_steps=2", "speech.phones=true", "speech.mask=0.2"))
+    pipeline = DyadPipeline.from_pretrained(tmp_path / "run" / "pipeline")
+    assert pipeline.speech_encoder.config["phones"]
+    assert pipeline.denoiser.config.speech_width == pipeline.speech_encoder.num_channels
+    assert pipeline.context_encoder.config["widths"]["audio"] == 2 * 4 * 64  # means and deviations of bands alone
+    voice = 0.1 * torch.randn(16000, generator=torch.Generator().manual_seed(0))
+    assert pipeline(voice, generator=torch.Generator().manual_seed(0)).motions[0].values.isfinite().all()
+
+
 def test_accumulated_steps_are_the_whole_batch(trained, dataset, tmp_path):
     train(small_config(tmp_path, dataset, "training.accumulation_steps=2"))
     for one, two in zip(log(trained), log(tmp_path)):

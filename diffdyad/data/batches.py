@@ -112,7 +112,9 @@ class ExchangeWindows:
             dropped["source"] = (stack("source") == 0).float().mean().item()
         speech = self.speech.standardise(stack("speech"), stack("voice"))
         if self.disguise and withhold:
-            speech = disguised(speech, stack("disguise"), self.speech.config["num_bands"])
+            spectrum, phones = self.speech.split(speech)
+            spectrum = disguised(spectrum, stack("disguise"), self.speech.config["num_bands"])
+            speech = torch.cat([spectrum, phones], -1)
         return Batch(
             target=stack("target"), valid=stack("valid"),
             conditions=Conditions(

@@ -44,7 +44,7 @@ class Recalled:
     def __init__(self, speech: SpeechEncoder, previous: Tensor):
         self.config, self.mean, self._speech, self._previous = speech.config, torch.zeros(()), speech, previous
 
-    def encode(self, waveform: Tensor) -> Tensor:  # (1, S) -> (1, T, 1, C)
+    def encode(self, waveform: Tensor, phones: bool = False) -> Tensor:  # (1, S) -> (1, T, 1, C)
         num_frames = self._speech.num_frames(waveform.shape[1])
         return self._previous[max(0, len(self._previous) - num_frames) :][None, :, None]
 

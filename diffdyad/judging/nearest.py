@@ -49,7 +49,7 @@ class NearestNeighbour:
         """Mel bands of the answer's first seconds, coarse in time and pitch: (N,)"""
         if self._encoder is None:
             self._encoder = SpeechEncoder(fps=exchange.fps)
-        features = self._encoder.encode(responder_waveform(exchange)[None])[0].mean(1)
+        features = self._encoder.encode(responder_waveform(exchange)[None], phones=False)[0].mean(1)
         onset, length = round(-exchange.start_s * exchange.fps), round(_LOOKED_AT_S * exchange.fps)
         features = features[onset : onset + length]
         features = F.pad(features, (0, 0, 0, length - len(features)), value=float(features.min()))
