@@ -234,6 +234,18 @@ def test_who_listens_or_talks_alone_is_cut_at_shots(listener, tmp_path):
     assert not any(start < shot - 0.02 and end > shot + 0.02 for start, end in spans for shot in (9.0, 9.4))
 
 
+@pytest.mark.parametrize("seen", [True, False])
+def test_who_is_neither_heard_nor_seen_is_no_listener(seen, tmp_path):
+    talk = made.Talk(3, seconds=30.0, turns=[(0, 0.1, 29.9)])
+    silent = Side("ben", np.zeros(480000, np.float32), video="ben.mp4" if seen else "")
+    recording, item = Recording([Side("anna", talk.waveform(0)), silent], 30.0), Item("talk", (), ("anna", "ben"))
+    session = cut(recording, item, importer_of("vico")(tmp_path), "train", "hash")
+    if seen:
+        assert session.exchanges and {e.response_kind for e in session.exchanges} == {"silent"}
+    else:
+        assert not session.exchanges and "no turn that answers a turn" in session.skipped
+
+
 def test_too_few_people_to_split():
     splits = assign(items(("a", "b"), ("b", "c")))
     assert set(splits.of.values()) == {"train"} and "1 connected component of" in splits.notes[0]

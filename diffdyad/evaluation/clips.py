@@ -141,10 +141,11 @@ def check_clips(clips: Sequence[Clip], units: str = "people") -> np.ndarray:
     found = independent_units([clip.people for clip in clips])
     if found.max() == 0:
         people = sorted({name for clip in clips for name in clip.people})
+        named = f"({', '.join(people[:4])}{', ...' if len(people) > 4 else ''})"
+        found = named if len(people) == 1 else f"of {len(people)} people {named}, whom talks connect"
         raise UserError(
-            f"expected at least 2 independent people or pairs, found {len(people)} ({', '.join(people[:4])}"
-            f"{', ...' if len(people) > 4 else ''}), all connected: intervals would say nothing about others; add "
-            "people, or pass --units clips for intervals about these alone"
+            f"expected at least 2 independent people or pairs, found 1 {found}: intervals would say nothing about "
+            "others; add people, or pass --units clips for intervals about these alone"
         )
     return found
 

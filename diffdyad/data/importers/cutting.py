@@ -190,7 +190,7 @@ class _Maker:
     cuts_s: list[float] = field(default_factory=list)
 
     def dialogue(self) -> None:
-        """Turns that answer turns; where there are none and one of the two is silent, that one's listening."""
+        """Turns that answer turns; where there are none and one of the two is silent, that one's listening, if seen."""
         spans = self._speech()
         self.turns = self.turns if self.turns is not None else find_turns(spans)
         turns = [*self.turns, *(self._silences(spans) if self.importer.takes_silences else [])]
@@ -202,7 +202,12 @@ class _Maker:
             return
         seconds = [sum(end - start for start, end in own) for own in spans]
         total = self.num_frames / FPS
-        listeners = [i for i in (0, 1) if seconds[i] < _SILENT_SHARE * total and seconds[1 - i] > 0.3 * total]
+        listeners = [
+            i for i, track in enumerate(self.tracks)
+            # nobody can learn anything of one who is neither heard nor seen
+            if seconds[i] < _SILENT_SHARE * total and seconds[1 - i] > 0.3 * total
+            and (track.groups or track.side.video)
+        ]  # fmt: skip
         if listeners:
             self.listening(listeners[0])
         else:

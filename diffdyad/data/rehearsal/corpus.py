@@ -195,7 +195,7 @@ def _claim(out: Path, settings: RehearsalSettings) -> bool:
         if found != _marker(settings):
             raise UserError(
                 f"expected a corpus made with {_marker(settings)} in {out}, found one with {found}; "
-                "give another --out, or the same settings"
+                "give another folder or the same settings, or train on what is there with data.rehearse=null"
             )
         return finished
     if out.exists() and not out.is_dir():
