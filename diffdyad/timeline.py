@@ -19,7 +19,8 @@ _SILENCE_DB = -75.0  # re full scale: below it is nothing
 class Timeline:
     """The responder's own audio on the frames of one answer, those before t = 0 included (silence there).
 
-    Features are computed window by window: an hour of audio costs the memory of its samples.
+    Features are computed window by window: an hour of audio costs the memory of its samples. But for an encoder's
+    `phones`: these are heard in the whole recording beforehand.
     """
 
     HEARD_AROUND_S = 2.0
