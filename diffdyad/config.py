@@ -206,7 +206,10 @@ class TrainingConfig(Section):
     warmup_steps: int = Field(300, ge=0)
     context_rate: float = Field(1.0, ge=0, description="learning rate of what reads the context, times this")
     other_rate: float = Field(1.0, ge=0, description="of everything else; 0 keeps a first stage's weights as they are")
+    speech_rate: float | None = Field(None, ge=0, description="of what reads own speech; left out: `other_rate`")
     start_from: str | None = Field(None, description="folder of a trained pipeline whose weights are taken first")
+    new_speech: bool = Field(False, description="with start_from: hear own speech by other features (`phones`, or any "
+                             "without the context's `audio`), whose projection is learnt anew")  # fmt: skip
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)
@@ -225,6 +228,12 @@ class TrainingConfig(Section):
     sample_every: int = Field(0, ge=0, description="steps between rendered samples in OUTPUT/samples; 0: none")
     log_every: int = Field(20, ge=1, description="steps")
     tracker: str | None = Field(None, description="one of Accelerate's, such as tensorboard or wandb, beside log.jsonl")
+
+    @model_validator(mode="after")
+    def _new(self):
+        if self.new_speech and self.start_from is None:
+            raise ValueError("`new_speech` is of a pipeline that is started from: expected `start_from`, found none")
+        return self
 
 
 class CardConfig(Section):

@@ -47,6 +47,11 @@ class Prediction:
     speech_forecast: Tensor
 
 
+OF_SPEECH = "speech_trunk."
+OF_SPEECH_FEATURES = (OF_SPEECH + "project.", OF_SPEECH + "layer_logits")
+"""How the names of weights begin that read own speech, and of those among them that fit one kind of its features."""
+
+
 class MotionDenoiser(ModelMixin, ConfigMixin):
     """Transformer that predicts clean, standardised motion (`prediction_type="sample"`).
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from diffdyad.config import TrainingConfig
+from diffdyad.denoiser import OF_SPEECH
 
 
 def parameter_groups(network: nn.Module, training: TrainingConfig) -> list[dict]:
@@ -14,6 +15,8 @@ def parameter_groups(network: nn.Module, training: TrainingConfig) -> list[dict]
     for name, parameter in network.named_parameters():
         reads_context = "context" in name or name.startswith("forecast_in")  # the forecast is the context's
         rate = training.context_rate if reads_context else training.other_rate
+        if name.startswith(OF_SPEECH) and training.speech_rate is not None:
+            rate = training.speech_rate
         decay = training.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     return [{"params": p, "weight_decay": decay, "rate": rate} for (rate, decay), p in groups.items()]

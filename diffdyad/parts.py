@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from diffdyad.audio import SpeechEncoder
-from diffdyad.config import RunConfig
+from diffdyad.config import RunConfig, TrainingConfig
 from diffdyad.context import ContextEncoder, PreviousTurn
 from diffdyad.data import intake, store
 from diffdyad.data.batches import ExchangeWindows, Mixture
@@ -24,7 +24,7 @@ from diffdyad.data.exchange import shards
 from diffdyad.data.features import ExchangeFeatures, FeatureSettings
 from diffdyad.data.filtering import rejected
 from diffdyad.data.pool import Files, OnTheFly, Pool
-from diffdyad.denoiser import MotionDenoiser
+from diffdyad.denoiser import OF_SPEECH_FEATURES, MotionDenoiser
 from diffdyad.errors import UserError
 from diffdyad.head import HeadModel
 from diffdyad.motion import Motion, MotionLayout, MotionStats
@@ -134,7 +134,7 @@ def build(config: RunConfig, around: Surroundings, saved: Saved | None = None) -
             context_widths=widths, **config.model.model_dump(),
         )
     if config.training.start_from and not restored:
-        stats, speech, context = _start_from(config.training.start_from, denoiser, (stats, speech, context))
+        stats, speech, context = _start_from(config.training, denoiser, (stats, speech, context))
     make = partial(
         ExchangeWindows, speech=speech, context=context, stats=stats, conditions=config.conditions,
         mixture=_mixture(config, sources),
@@ -341,14 +341,20 @@ def _check_nature(saved: Saved, nature: Mapping[str, object]) -> None:
 Read = tuple[MotionStats, SpeechEncoder, ContextEncoder]
 
 
-def _start_from(folder: str, denoiser: MotionDenoiser, fitted: Read) -> Read:
+def _start_from(training: TrainingConfig, denoiser: MotionDenoiser, fitted: Read) -> Read:
     """Takes a first stage's weights, and the statistics that these were trained to read.
 
-    Context statistics that the first stage never fitted, since it saw no previous turn, are those of the data.
+    Context statistics that the first stage never fitted, since it saw no previous turn, are those of the data. So is
+    the speech encoder with `new_speech`; of the weights, those that fit its features alone stay as they are drawn.
     """
+    folder = training.start_from
     first = DyadPipeline.from_pretrained(folder)
-    stats, speech, context = first.statistics, first.speech_encoder, first.context_encoder
-    theirs, ours = FeatureSettings.of(speech, context), FeatureSettings.of(*fitted[1:])
+    stats, context = first.statistics, first.context_encoder
+    speech = fitted[1] if training.new_speech else first.speech_encoder
+    theirs, ours = FeatureSettings.of(first.speech_encoder, context), FeatureSettings.of(*fitted[1:])
+    if training.new_speech:  # the previous turn's voice is heard as it was
+        free = {"phones", "num_channels"} if "audio" in context.modalities else ours.speech_encoder.keys()
+        theirs.speech_encoder.update({k: v for k, v in ours.speech_encoder.items() if k in free})
     for here, there in ((ours.speech_encoder, theirs.speech_encoder), (ours.context_encoder, theirs.context_encoder)):
         for key in sorted(here.keys() & there.keys()):
             same_weights = key == "name" and weights_of(here[key]) and weights_of(here[key]) == weights_of(there[key])
@@ -361,8 +367,11 @@ def _start_from(folder: str, denoiser: MotionDenoiser, fitted: Read) -> Read:
         raise UserError(
             f"training.start_from {folder} is of another layout: {stats.layout} there, {fitted[0].layout} here"
         )
+    weights = first.denoiser.state_dict()
+    if training.new_speech:
+        weights |= {k: v for k, v in denoiser.state_dict().items() if k.startswith(OF_SPEECH_FEATURES)}
     try:
-        denoiser.load_state_dict(first.denoiser.state_dict())
+        denoiser.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(
             f"training.start_from {folder} is of another layout than the config ({str(error).splitlines()[0]})"

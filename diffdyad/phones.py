@@ -43,6 +43,7 @@ _TEMPERATURE = 0.2
 _STAY = 0.8  # chance that a phone's state lasts another hundredth of a second
 _PIECE, _MARGIN = 200, 50  # columns, and what is listened to on both sides of them
 _TOGETHER = 64  # pieces that are gone through at once
+_SPECTRA = 6000  # columns whose sound is looked at at once
 _DENSITIES = 1000  # columns at once: each has 16,128 in every stream
 
 
@@ -136,9 +137,9 @@ def phone_posteriors(
         return F.one_hot(torch.full((count,), model.silence, device=waveform.device), NUM_PHONES).float()
     # beyond both ends, what is there is as it was
     found = F.pad((found - found[voice].mean(0)).T[None], (3, 3), mode="replicate")[0].T
-    likelihoods = torch.cat([
-        model.log_likelihoods(found[begin : begin + _DENSITIES + 6]) for begin in range(0, count, _DENSITIES)
-    ])  # fmt: skip
+    likelihoods = found.new_empty(count, NUM_PHONES, _STATES)  # parts to be put together would lie in the memory's way
+    for begin in range(0, count, _DENSITIES):
+        likelihoods[begin : begin + _DENSITIES] = model.log_likelihoods(found[begin : begin + _DENSITIES + 6])
     pieces = -(-count // _PIECE)
     around = torch.arange(-_MARGIN, pieces * _PIECE + _MARGIN, device=waveform.device).clamp(0, count - 1)
     rows = around.unfold(0, _PIECE + 2 * _MARGIN, _PIECE)  # (N, piece)
@@ -153,9 +154,12 @@ def cepstra(
     samples = 32768 * waveform
     emphasised = torch.cat([samples[:1], samples[1:] - 0.97 * samples[:-1]])
     window, filters, transform = (part.to(waveform.device) for part in _front_end())
-    spectrum = torch.fft.rfft(_frames(emphasised) * window, _TRANSFORM)
-    power = torch.view_as_real(spectrum).square().sum(-1)
-    return (power @ filters).clamp_min(1.0).log() @ transform
+
+    def of(frames: Tensor) -> Tensor:
+        power = torch.view_as_real(torch.fft.rfft(frames * window, _TRANSFORM)).square().sum(-1)
+        return (power @ filters).clamp_min(1.0).log() @ transform
+
+    return torch.cat([of(frames) for frames in _frames(emphasised).split(_SPECTRA)])
 
 
 def _frames(samples: Tensor) -> Tensor:  # (S,) -> (T, W)
@@ -165,7 +169,8 @@ def _frames(samples: Tensor) -> Tensor:  # (S,) -> (T, W)
 
 
 def _voice_frames(waveform: Tensor) -> Tensor:  # (S,) -> (T,) bool
-    level = 10 * _frames(waveform).square().mean(-1).clamp_min(1e-12).log10()
+    power = torch.cat([frames.square().mean(-1) for frames in _frames(waveform).split(_SPECTRA)])
+    level = 10 * power.clamp_min(1e-12).log10()
     return level > max(float(level.quantile(0.95)) - _BELOW_LOUD_DB, _LEAST_DB)
 
 

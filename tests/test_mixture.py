@@ -186,6 +186,28 @@ def test_two_stages(tmp_path):
     assert torch.equal(third.context_encoder.motion_mean, after.context_encoder.motion_mean)  # now they are the model's
 
 
+def test_new_ears(tmp_path):
+    """Speech is read by other features than the first stage's; what reads them learns, and nothing else."""
+    talks = write_dataset(tmp_path / "talks", train=3)
+    unheard = "context.modalities=[motion]"
+    train(small_config(tmp_path / "first", talks, "training.max_steps=2", unheard))
+    first = tmp_path / "first" / "run" / "pipeline"
+    settings = [unheard, "speech.num_bands=24", "speech.normalise_voice=true", f"training.start_from={first}",
+                "training.other_rate=0", "training.context_rate=0", "training.speech_rate=1"]  # fmt: skip
+    with pytest.raises(UserError, match="reads other features.*num_bands"):
+        train(small_config(tmp_path / "refused", talks, *settings))
+    train(small_config(tmp_path / "second", talks, *settings, "training.new_speech=true"))
+    before, after = DyadPipeline.from_pretrained(first), DyadPipeline.from_pretrained(tmp_path / "second/run/pipeline")
+    assert before.speech_encoder.config["num_bands"] != 24 == after.speech_encoder.config["num_bands"]
+    one = before.denoiser.state_dict()
+    two = load_file(tmp_path / "second/run/checkpoints/step-00000006/model.safetensors")
+    moved = {name for name in one if one[name].shape != two[name].shape or not torch.equal(one[name], two[name])}
+    assert "speech_trunk.project.weight" in moved and all(name.startswith("speech_trunk.") for name in moved)
+    assert torch.equal(before.statistics.mean, after.statistics.mean)
+    with pytest.raises(UserError, match="new_speech.*expected `start_from`"):
+        small_config(tmp_path, talks, "training.new_speech=true")
+
+
 def test_a_first_stage_of_another_kind_is_refused(tmp_path, tiny_model):
     talks = write_dataset(tmp_path / "talks", train=2)
     start = f"training.start_from={tiny_model}"  # which takes prosody, too
