@@ -150,7 +150,8 @@ def _model(pipeline: Path, layout: MotionLayout) -> dict[str, str]:
     context, index = _config(pipeline, "context_encoder"), _json(pipeline / "model_index.json")
     count, dtype = _parameters(pipeline / "denoiser")
     modalities = list(context.get("modalities") or ())
-    encoders = {"the voice": _encoder(speech.get("name"), speech.get("revision"), speech.get("num_bands"))}
+    voice = _encoder(speech.get("name"), speech.get("revision"), speech.get("num_bands"))
+    encoders = {"the voice": voice + " and chances of phones (pocketsphinx)" * bool(speech.get("phones"))}
     for modality in ("text", "affect"):
         if modality in modalities:
             named, revision = context.get(f"{modality}_encoder"), context.get(f"{modality}_revision")
@@ -248,7 +249,12 @@ def _training(settings: dict, log: Log) -> str:
     if shares:
         rows["withheld in training"] = ", ".join(shares)
     if training.get("start_from"):
-        rows["stage"] = "second: began from the weights of an earlier run"
+        rows["stage"] = "a later one: began from the weights of an earlier run"
+        other = training.get("other_rate", 1)
+        speech = other if training.get("speech_rate") is None else training["speech_rate"]
+        context = training.get("context_rate", 1)
+        rows["learning rate, times"] = (f"{speech:g} for what hears own speech, {context:g} for what reads the turn, "
+                                        f"{other:g} for the rest")  # fmt: skip
     known = {name: str(value) for name, value in rows.items() if value is not None}
     return f"`accelerate launch train.py` with the settings in `{SETTINGS}`.\n\n{_table(known)}"
 
