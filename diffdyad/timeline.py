@@ -20,7 +20,7 @@ class Timeline:
     """The responder's own audio on the frames of one answer, those before t = 0 included (silence there).
 
     Features are computed window by window: an hour of audio costs the memory of its samples. But for an encoder's
-    `phones`: these are heard in the whole recording beforehand.
+    `phones`: these are heard in the whole recording beforehand, which takes a GB for an hour.
     """
 
     HEARD_AROUND_S = 2.0

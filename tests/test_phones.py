@@ -112,6 +112,14 @@ def test_pieces_join_without_seams():
     assert (whole - other)[100:800].abs().max() < 0.2 and (whole - other)[100:800].abs().mean() < 0.005
 
 
+def test_how_much_is_looked_at_at_once_does_not_matter(monkeypatch):
+    sound = buzz(9)
+    whole = phone_posteriors(sound)
+    for name, few in (("_SPECTRA", 37), ("_DENSITIES", 11), ("_TOGETHER", 1)):
+        monkeypatch.setattr(phones, name, few)
+    assert torch.allclose(phone_posteriors(sound), whole, atol=1e-5)
+
+
 @pytest.mark.skipif(not VOICES.is_dir(), reason="real voices: ../shared/data/speech is absent")
 def test_lips_that_real_people_shut():
     # m, b and p by forced alignment: "me", "my", "nothing of my antecedents", ...
