@@ -283,6 +283,16 @@ def test_nearest_neighbours_are_not_asked_about_what_they_copy(dataset, tmp_path
     assert "expected --split other than train" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+def test_two_people_alone_are_refused_before_the_model_answers(tmp_path, capsys):
+    rows = [to_row(small_exchange(number, split="test", previous_speaker="a", responder_name="b")) for number in (0, 1)]
+    write_shard(tmp_path / "test-00000-of-00001.parquet", rows)
+    argv = ["evaluate", str(tmp_path), "--model", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
+    assert cli.main(argv) == 2
+    assert "at least 2 independent people or pairs, found 1 of 2 people (a, b)" in capsys.readouterr().err
+    assert cli.main([*argv, "--units", "clips"]) == 2
+    assert "expected --model" in capsys.readouterr().err  # which is what is wrong then
+
+
 def test_power_before_the_first_model_of_another_basis(tmp_path, tiny_model, capsys):
     for pair in range(4):
         rows = [to_row(small_exchange(10 * pair + number, "flame2020", split="test", session_id=f"s{pair}",

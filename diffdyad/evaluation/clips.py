@@ -138,11 +138,16 @@ def check_clips(clips: Sequence[Clip], units: str = "people") -> np.ndarray:
                         "were they tracked?")  # fmt: skip
     if units == "clips":
         return np.arange(len(clips))
-    found = independent_units([clip.people for clip in clips])
+    return check_people([clip.people for clip in clips])
+
+
+def check_people(people: Sequence[Sequence[str]]) -> np.ndarray:
+    """The independent unit of each clip, (C,), by who is in it. Raises UserError for a single one."""
+    found = independent_units(people)
     if found.max() == 0:
-        people = sorted({name for clip in clips for name in clip.people})
-        named = f"({', '.join(people[:4])}{', ...' if len(people) > 4 else ''})"
-        found = named if len(people) == 1 else f"of {len(people)} people {named}, whom talks connect"
+        names = sorted({name for own in people for name in own})
+        named = f"({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
+        found = named if len(names) == 1 else f"of {len(names)} people {named}, whom talks connect"
         raise UserError(
             f"expected at least 2 independent people or pairs, found 1 {found}: intervals would say nothing about "
             "others; add people, or pass --units clips for intervals about these alone"

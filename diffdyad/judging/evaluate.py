@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from diffdyad.data.exchange import ExchangeShards
 from diffdyad.errors import UserError
 from diffdyad.evaluation.answering import AnswerSettings, answer, spread
+from diffdyad.evaluation.clips import check_people
 from diffdyad.evaluation.files import evaluate_files, gauge_for
 from diffdyad.evaluation.foreign import ReadOptions
 from diffdyad.evaluation.report import Report
@@ -41,6 +42,9 @@ def evaluate_model(arguments: argparse.Namespace, progress: bool) -> Report:
     if nearest and arguments.split == LOOKED_AT:
         raise UserError(f"expected --split other than {LOOKED_AT} for --model {NAME}, which copies the answers of that "
                         "split: it would find each of them itself")  # fmt: skip
+    if arguments.units == "people" and len(chosen) > 1:  # before hours of work
+        rows = [shards.row(index, ["responder", "previous_speaker"]) for index in chosen]
+        check_people([[name for name in row.values() if name] for row in rows])
     pipeline = NearestNeighbour(arguments.dataset) if nearest else load_pipeline(arguments.model, arguments.device)
     asked = AnswerSettings(arguments.num_samples, arguments.guidance_scale, arguments.start == "listen",
                            arguments.steps, arguments.seed)  # fmt: skip
