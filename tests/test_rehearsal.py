@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from diffdyad.data.exchange import SPLITS, ExchangeShards, shard_name
+from diffdyad.data.exchange import LONGEST_PREVIOUS_S, SPLITS, ExchangeShards, shard_name
 from diffdyad.data.rehearsal import ranges, visemes
 from diffdyad.data.rehearsal.curves import Streams
 from diffdyad.data.rehearsal.reaction import planted_delta
@@ -101,6 +101,17 @@ def test_a_voice_is_heard_where_its_mouth_moves():
     means = {lag: np.mean(values) for lag, values in correlations.items()}
     assert max(means, key=means.get) in (-2, -1, 0)
     assert 0.35 < means[0] < 0.85
+
+
+def test_of_long_turns_the_words_of_the_tail_are_kept():
+    exchanges = rehearse_session(SessionKey(0, "train", 2), effect=1.0, reactive_share=0.25)
+    cut = [e for e in exchanges if e.start_s == -LONGEST_PREVIOUS_S]
+    assert cut and len(cut) < len(exchanges)
+    for e in exchanges:
+        words = e.previous.words
+        assert words[0].end_s > e.start_s and words[-1].end_s <= e.previous_end_s + 0.01
+        if e in cut:
+            assert e.previous.text == " ".join(word.word for word in words)
 
 
 def test_splits_share_nobody(exchanges):

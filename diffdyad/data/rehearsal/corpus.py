@@ -25,7 +25,7 @@ from diffdyad.data.workers import spawned
 from diffdyad.errors import UserError
 from diffdyad.staging import write_text
 
-GENERATOR_VERSION = 5
+GENERATOR_VERSION = 6
 """Raise it when the generator changes: corpora of different versions are not continued as one."""
 
 MARKER = "rehearsal.json"

@@ -184,7 +184,9 @@ def rehearse_session(
         start_s, end_s = (first - round(onset * FPS)) / FPS, (last - round(onset * FPS)) / FPS
 
         def person(index: int, spoken: Spoken, first=first, last=last, onset=onset) -> Person:
-            shift = spoken.start_s - onset
+            said = [TimedWord(w.word, w.start_s + spoken.start_s - onset, w.end_s + spoken.start_s - onset)
+                    for w in spoken.utterance.words]  # fmt: skip
+            words = [w for w in said if (w.start_s + w.end_s) / 2 >= first / FPS - onset]  # of a long turn, its tail
             return Person(
                 waveform=np.clip(tracks[index][first * _GRID : last * _GRID], -1.0, 1.0),
                 motion={
@@ -192,8 +194,8 @@ def rehearse_session(
                 },
                 valid=np.ones(last - first, bool),
                 betas=habits[index].betas,
-                text=spoken.line.text,
-                words=[TimedWord(w.word, w.start_s + shift, w.end_s + shift) for w in spoken.utterance.words],
+                text=spoken.line.text if len(words) == len(said) else " ".join(w.word for w in words),
+                words=words,
             )
 
         overlap = max(0.0, previous.end_s - onset)
