@@ -11,6 +11,7 @@ import torch
 
 import diffdyad.clay
 from diffdyad.clay import make_clay
+from diffdyad.clay.mesh import Mesh
 from diffdyad.clay.surface import EYE, EYE_RADIUS
 from diffdyad.config import asset_path
 from diffdyad.head import HeadModel
@@ -54,6 +55,18 @@ def test_deterministic_and_the_asset_is_current(made):
             else:
                 assert np.array_equal(stored[name], array), f"{name}: run python -m diffdyad.clay"
     assert asset_path("clay_head.npz").stat().st_size < 3e6
+
+
+def test_rounding_decides_no_face():
+    def cut(off: float) -> list:
+        """A square's triangles, one corner drawn out by `off`."""
+        corners = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1 + off, 1 + off, 0]])
+        mesh = Mesh()
+        mesh.sheet(mesh.add(corners, (0, 0, 0), 0.0).reshape(2, 2))
+        return mesh.triangles().tolist()
+
+    assert cut(0.0) == cut(1e-12) == cut(-1e-12)
+    assert cut(0.1) != cut(-0.1)
 
 
 def test_does_not_import_head():

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
+_TIE_MM = 1e-6
 
 
 @dataclass
@@ -56,7 +57,8 @@ class Mesh:
                 continue
             a, b, c, d = corners
             p = self.vertices
-            if np.linalg.norm(p[a] - p[c]) <= np.linalg.norm(p[b] - p[d]):
+            # of equal diagonals always the same one: rounding, which differs between machines, decides nothing
+            if np.linalg.norm(p[a] - p[c]) <= np.linalg.norm(p[b] - p[d]) + _TIE_MM:
                 faces += [(a, b, c), (a, c, d)]
             else:
                 faces += [(a, b, d), (b, c, d)]
