@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -58,16 +60,16 @@ class MotionLayout:
     def arkit(cls) -> MotionLayout:
         return cls("arkit", len(ARKIT_EXPRESSIONS))
 
-    @property
+    @cached_property
     def widths(self) -> dict[str, int]:
         lids = {"eyelids": 2} if self.eyelids else {}
         return {"expression": self.num_expression, **lids, **dict.fromkeys(POSE_GROUPS, 3)}
 
-    @property
+    @cached_property
     def groups(self) -> tuple[str, ...]:
         return tuple(self.widths)
 
-    @property
+    @cached_property
     def slices(self) -> dict[str, slice]:
         slices, start = {}, 0
         for name, width in self.widths.items():
@@ -249,7 +251,7 @@ class MotionStats(ModelMixin, ConfigMixin):
             )
 
 
-def _array(archive, key: str, path: Path) -> np.ndarray:
+def _array(archive, key: str, path: str | os.PathLike) -> np.ndarray:
     if key not in archive:
         raise UserError(f"expected the key {key!r} in {path}, found only {', '.join(sorted(archive)) or 'nothing'}")
     return archive[key]
@@ -270,7 +272,11 @@ def load_motion(path: str | os.PathLike) -> Motion:
         raise UserError(f"no motion file at {path}") from None
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, AttributeError) as error:
         raise UserError(f"expected a motion .npz without pickled objects, cannot read {path}: {error}") from None
+    return motion_of(arrays, path)
 
+
+def motion_of(arrays: Mapping[str, np.ndarray], path: str | os.PathLike) -> Motion:
+    """What `load_motion` makes of a file's arrays; `path` is named in its errors."""
     fps = np.asarray(_array(arrays, "fps", path))
     if fps.size != 1 or fps.dtype.kind not in "fiu" or not np.isfinite(fps).all() or float(fps.item()) <= 0:
         raise UserError(f"expected a positive, finite fps in {path}, found {fps.tolist()!r}")

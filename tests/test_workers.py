@@ -1,4 +1,4 @@
-"""Worker processes end with the process that they work for."""
+"""Worker processes have a thread each, and end with the process that they work for."""
 
 import os
 import signal
@@ -18,12 +18,33 @@ if __name__ == "__main__":
     time.sleep(60)
 """
 
+THREADS = """
+import os
+WHEN_IMPORTED = os.environ.get("OMP_NUM_THREADS")
+from diffdyad.data.workers import spawned
+def seen(_):
+    import torch
+    return WHEN_IMPORTED, torch.get_num_threads()
+if __name__ == "__main__":
+    with spawned(1) as pool:
+        print(*pool.submit(seen, 0).result(), os.environ.get("OMP_NUM_THREADS"))
+"""
+
+
+def run(code: str, folder: Path, **more) -> dict:
+    script = folder / "parent.py"
+    script.write_text(code)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1]), **more}
+    return {"args": [sys.executable, str(script)], "stdout": subprocess.PIPE, "env": environment}
+
+
+def test_workers_have_one_thread_each_whatever_the_main_module_loads_first(tmp_path):
+    done = subprocess.run(**run(THREADS, tmp_path, OMP_NUM_THREADS="2"), check=True, text=True)
+    assert done.stdout.split() == ["1", "1", "2"]
+
 
 def test_none_outlives_a_parent_that_was_killed(tmp_path):
-    script = tmp_path / "parent.py"
-    script.write_text(PARENT)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
-    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env=environment) as parent:
+    with subprocess.Popen(**run(PARENT, tmp_path)) as parent:
         worker = int(parent.stdout.readline())
         os.kill(worker, 0)
         parent.send_signal(signal.SIGKILL)

@@ -10,22 +10,41 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import wait
+from multiprocessing.context import SpawnContext, SpawnProcess
 from threading import Thread
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def spawned(count: int, begin: Callable[..., None] | None = None, *arguments) -> ProcessPoolExecutor:
     """Worker processes, each of which begins with `begin(*arguments)`; spawned, not forked: a fork of a process with
     torch's threads may hang."""
-    return ProcessPoolExecutor(
-        count, multiprocessing.get_context("spawn"), _start_worker, (pickle.dumps((begin, arguments)),)
-    )
+    return ProcessPoolExecutor(count, _OneThreadContext(), _start_worker, (pickle.dumps((begin, arguments)),))
+
+
+class _OneThreadProcess(SpawnProcess):
+    """Begins with one thread for numpy and torch, since the workers share the cores. They read it from the environment
+    when they are loaded, and the caller's main module, which comes first of all, may load them."""
+
+    def start(self) -> None:
+        before = {name: os.environ.get(name) for name in _THREADS}
+        os.environ.update(dict.fromkeys(_THREADS, "1"))
+        try:
+            super().start()
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
+class _OneThreadContext(SpawnContext):
+    Process = _OneThreadProcess
 
 
 def _start_worker(pickled: bytes) -> None:
-    """One thread each, since the workers share the cores; one that dies says where, and none outlives the process that
-    it works for, even where that was killed."""
-    for library in ("OMP", "OPENBLAS", "MKL"):  # read when numpy and torch are loaded, which comes after
-        os.environ[f"{library}_NUM_THREADS"] = "1"
+    """One that dies says where, and none outlives the process that it works for, even where that was killed."""
     import torch
 
     faulthandler.enable()

@@ -89,20 +89,32 @@ def partner_correlation_error(partner, truth, prediction, tolerance: float = 0.0
     Channel by channel: rPCC of DualTalk flattens all of them into one series, where the channels' different means
     alone make a high correlation. NaN where no channel is defined; one that stays within `tolerance` is not.
     """
-    partner, truth, prediction = as_arrays(partner, truth, prediction)
-    (partner, moving), *others = (_directions(side, tolerance) for side in (partner, truth, prediction))
-    moving = moving & others[0][1] & others[1][1]
-    if not moving.any():
-        return float("nan")
-    theirs, ours = (np.einsum("td,td->d", partner, side) for side, _ in others)
-    return float(np.abs(theirs - ours)[moving].mean())
+    partner, truth, prediction = (Directions.of(side, tolerance) for side in as_arrays(partner, truth, prediction))
+    return partner.correlation_error(truth, prediction)
 
 
-def _directions(values: Array, tolerance: float) -> tuple[Array, NDArray[np.bool_]]:
-    """Each channel about its mean, of length 1, and whether it moves (see `is_constant`): (T, D) -> (T, D), (D,)"""
-    if not len(values):
-        return values, np.zeros(values.shape[1], bool)
-    high, low = values.max(0), values.min(0)
-    moving = high - low > np.maximum(tolerance, 1e-12 * np.maximum(high, -low))
-    centred = values - values.mean(0)
-    return centred / np.where(moving, np.sqrt(np.einsum("td,td->d", centred, centred)), 1.0), moving
+@dataclass(frozen=True)
+class Directions:
+    """Channels about their means, of length 1 (T, D), and whether each moves (D,): what correlations are made of."""
+
+    unit: Array
+    moving: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, values, tolerance: float = 0.0) -> Directions:
+        """Of (T, D); a channel that stays within `tolerance` does not move (see `is_constant`)."""
+        values = as_array(values)
+        if not len(values):
+            return cls(values, np.zeros(values.shape[1], bool))
+        high, low = values.max(0), values.min(0)
+        moving = high - low > np.maximum(tolerance, 1e-12 * np.maximum(high, -low))
+        centred = values - values.mean(0)
+        return cls(centred / np.where(moving, np.sqrt(np.einsum("td,td->d", centred, centred)), 1.0), moving)
+
+    def correlation_error(self, truth: Directions, prediction: Directions) -> float:
+        """`partner_correlation_error`, the partner's own directions being these."""
+        moving = self.moving & truth.moving & prediction.moving
+        if not moving.any():
+            return float("nan")
+        difference = np.einsum("td,td->d", self.unit, truth.unit) - np.einsum("td,td->d", self.unit, prediction.unit)
+        return float(np.abs(difference)[moving].mean())

@@ -50,8 +50,8 @@ def seam_jerk_ratio(points, fps: float, seams) -> float:
 
 def rotation_speed_per_frame_deg_s(axis_angle, fps: float) -> Array:
     """Angle of the rotation from each frame to the next: (T - 1,) degrees/s."""
-    turns = as_array(axis_angle)
-    return rotation_angle_deg(turns[:-1], turns[1:]) * fps
+    turns = _quaternions(axis_angle)
+    return _angle_deg(turns[:-1], turns[1:]) * fps
 
 
 def rotation_speed_mean_deg_s(axis_angle, fps: float) -> float:
@@ -61,8 +61,18 @@ def rotation_speed_mean_deg_s(axis_angle, fps: float) -> float:
 
 def rotation_angle_deg(a, b) -> Array:
     """The angle between two rotations, along the shortest way: (..., 3) radians each -> (...) degrees in 0..180."""
-    a, b = (torch.from_numpy(np.ascontiguousarray(as_array(x))) for x in (a, b))
-    return np.degrees(rotation.compose(rotation.inverse(a), b).norm(dim=-1).numpy())
+    return _angle_deg(_quaternions(a), _quaternions(b))
+
+
+def _quaternions(axis_angle) -> torch.Tensor:
+    return rotation.axis_angle_to_quaternion(torch.from_numpy(np.ascontiguousarray(as_array(axis_angle))))
+
+
+def _angle_deg(a: torch.Tensor, b: torch.Tensor) -> Array:
+    """Of unit quaternions (..., 4)."""
+    back = a * a.new_tensor([1.0, -1.0, -1.0, -1.0])
+    turn = rotation.quaternion_multiply(back, b)
+    return np.degrees(2 * torch.atan2(turn[..., 1:].norm(dim=-1), turn[..., 0].abs()).numpy())
 
 
 def rotation_error_mean_deg(truth, prediction) -> float:

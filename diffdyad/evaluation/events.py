@@ -67,16 +67,17 @@ def nods(pitch, fps: float) -> Events:
     return Events(lowest[first], lowest[last] - lowest[first])
 
 
-def gaze_shifts(gaze, fps: float) -> Events:
+def gaze_shifts(gaze, fps: float, speed_deg_s=None) -> Events:
     """Jumps of the eyes within the head: faster than 40 degrees/s, by at least 3 degrees in all.
 
-    gaze: (T, 3) axis-angle, radians, of one eye or both eyes' mean. Source: velocity threshold (I-VT), Salvucci and
+    gaze: (T, 3) axis-angle, radians, of one eye or both eyes' mean; speed_deg_s: its
+    `rotation_speed_per_frame_deg_s` (T - 1,), where it is at hand. Source: velocity threshold (I-VT), Salvucci and
     Goldberg 2000.
     """
     gaze = as_array(gaze)
     if len(gaze) < 2:
         return Events(np.zeros(0), np.zeros(0))
-    speed = rotation_speed_per_frame_deg_s(gaze, fps)
+    speed = rotation_speed_per_frame_deg_s(gaze, fps) if speed_deg_s is None else speed_deg_s
     edges = np.flatnonzero(np.diff(np.concatenate([[0], speed > SACCADE_DEG_S, [0]]).astype(int)))
     begin, end = edges[::2], edges[1::2]
     # small rotations: the difference of the vectors is the angle to a few per mille

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ CLIPS_FILE = "clips.json"
 _SOUNDS = (".wav", ".flac", ".mp3", ".m4a", ".ogg")
 _DUALTALK_NAME = re.compile(r"^(?P<talk>.+?)(?P<part>_sub_video_.+)_speaker(?P<side>[12])$")
 _SAMPLE = re.compile(r"^(?P<name>.+)_s(?P<number>\d+)$")
+_FILES_KEPT = 16
 _TEXTS = {"person", "partner", "partner_clip", "audio", "response_kind"}
 _KEYS = _TEXTS | {"onset_s", "bilabials_s", "seams_s"}
 
@@ -234,6 +236,10 @@ class _Truths:
     fps: float | None
     entries: dict[str, _Entry]
 
+    def __post_init__(self):
+        # a file is wanted again as its partner's partner, and those two are mostly neighbours
+        self._read = lru_cache(maxsize=_FILES_KEPT)(self._read_file)
+
     def clip(self, name: str, entry: _Entry) -> Clip:
         own = self._read(name)
         rate, count = own.motion.fps, len(own.motion)
@@ -270,7 +276,7 @@ class _Truths:
             return {"speaking": speaking}
         return {"listening": _fit(partner_speaks, count) & ~speaking, "speaking": speaking}
 
-    def _read(self, name: str) -> MotionFile:
+    def _read_file(self, name: str) -> MotionFile:
         found = read_motion_file(self.files[name], self.options)
         if not self.fps or self.fps == found.motion.fps:
             return found

@@ -17,7 +17,7 @@ import torch
 from diffdyad.data import arkit
 from diffdyad.data.importers.flame import flame_motion
 from diffdyad.errors import UserError
-from diffdyad.motion import Motion, load_motion
+from diffdyad.motion import Motion, motion_of
 
 LAYOUTS = ("diffdyad", "dualtalk", "unils", "arkit")
 SUFFIXES = (".npz", ".npy")
@@ -62,7 +62,7 @@ def read_motion_file(path: str | os.PathLike, options: ReadOptions | None = None
         for name, array in arrays.items():
             if array.ndim == 2 and array.dtype.kind == "f":
                 _refuse_gaps(torch.from_numpy(array.astype(np.float64)), path, f" of {name}")
-        return MotionFile(load_motion(path))
+        return MotionFile(motion_of(arrays, path))
     motion = _READERS[layout](arrays, options, path)
     _refuse_gaps(motion.values, path)
     speaks = arrays.get("speech_mask")

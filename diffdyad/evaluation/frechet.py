@@ -58,7 +58,11 @@ class Moments:
         """Of rows (N, D); `centre` defaults to their mean."""
         rows = as_array(rows)
         centre = rows.mean(0) if centre is None else centre
-        rows = rows - centre
+        return cls.of_centred(rows - centre, centre)
+
+    @classmethod
+    def of_centred(cls, rows: Array, centre: Array) -> Moments:
+        """Of rows (N, D) from which the centre was taken already."""
         return cls(len(rows), rows.sum(0), rows.T @ rows, centre)
 
     def __add__(self, other: Moments) -> Moments:

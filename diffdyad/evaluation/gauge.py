@@ -86,20 +86,23 @@ class JawedFace:
                 raise UserError(f"expected a head with eyelid directions, found a {part.basis} head without")
             directions = torch.cat([directions, part.eyelid_dirs], -1)
             joint = torch.cat([joint, joint.new_zeros(3, 2)], -1)
-        self._rest, self._joint = part.template.flatten(), part.joint_template[jaw]
-        self._directions, self._joint_directions = directions.flatten(0, 1).T.contiguous(), joint.T.contiguous()
-        self._correctives = part.pose_dirs[9 * (jaw - 1) : 9 * jaw]
-        self._weights = part.skinning_weights[:, jaw, None]
+        # coordinates before vertices: the rotation is then a product of large matrices, and sums run over whole rows
+        self._rest, self._joint = part.template.T.flatten(), part.joint_template[jaw]
+        self._directions = directions.permute(2, 1, 0).flatten(1).contiguous()
+        self._joint_directions = joint.T.contiguous()
+        correctives = part.pose_dirs[9 * (jaw - 1) : 9 * jaw]
+        self._correctives = correctives.unflatten(1, (-1, 3)).mT.flatten(1).contiguous()
+        self._weights = part.skinning_weights[:, jaw]
 
     @torch.no_grad()
     def __call__(self, motion: Motion) -> Tensor:
-        """(T, N, 3) metres."""
+        """(T, N, 3) metres, a view of (T, 3, N)."""
         shape = motion.values[:, : len(self._directions)]  # expression, then eyelids where the layout has them
         turn = axis_angle_to_matrix(motion.select("jaw_pose")) - torch.eye(3)
         still = torch.addmm(self._rest, shape, self._directions).addmm_(turn.flatten(1), self._correctives)
-        still = still.unflatten(1, (-1, 3))
-        joint = torch.addmm(self._joint, shape, self._joint_directions)[:, None]
-        return still.addcmul_(self._weights, (still - joint) @ turn.mT)
+        still = still.unflatten(1, (3, -1))
+        joint = torch.addmm(self._joint, shape, self._joint_directions)[..., None]
+        return still.addcmul_(self._weights, turn @ (still - joint)).mT
 
 
 class FaceGauge:

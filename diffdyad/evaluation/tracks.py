@@ -7,7 +7,8 @@ from functools import cached_property
 import numpy as np
 
 from diffdyad import rotation
-from diffdyad.evaluation import dynamics, events, vertices
+from diffdyad.evaluation import dynamics, events
+from diffdyad.evaluation.beats import motion_beats_s
 from diffdyad.evaluation.gauge import FaceActions, FaceGauge
 from diffdyad.motion import POSE_GROUPS, Motion
 
@@ -91,14 +92,22 @@ class Tracks:
         return dynamics.point_jerk_per_frame_mm_s3(self._moving_points, self.fps)
 
     @cached_property
-    def _upper_face(self) -> np.ndarray:
-        return self.points[:, self.sets["upper_face"]]
+    def _upper_face(self) -> tuple[np.ndarray, np.ndarray]:
+        """Coordinates of the upper face about their means over the clip, and their squares: (T, 3 N) each."""
+        planes = self.points.transpose(0, 2, 1)[:, :, self.sets["upper_face"]].astype(np.float64)
+        planes = planes.reshape(len(planes), -1)
+        planes -= planes.mean(0)
+        return planes, np.square(planes)
 
     def upper_face_spread_mm(self, frames: np.ndarray) -> np.ndarray:
         """`vertices.vertex_spread_mm` of the upper face over some frames (T,) bool: (N,)"""
         key = frames.tobytes()
         if key not in self._spreads:
-            self._spreads[key] = vertices.vertex_spread_mm(self._upper_face[frames], slice(None))
+            places, squares = self._upper_face
+            weights = frames / frames.sum()
+            # products with large matrices, for which all phases share one pair
+            variances = np.maximum(weights @ squares - np.square(weights @ places), 0)
+            self._spreads[key] = np.sqrt(variances.reshape(3, -1).sum(0))
         return self._spreads[key]
 
     @cached_property
@@ -113,10 +122,20 @@ class Tracks:
         return gauge.actions(self.motion)
 
     @cached_property
+    def expression(self) -> np.ndarray:
+        """(T, E) coefficients."""
+        return self.motion.select("expression").numpy()
+
+    @cached_property
+    def jaw(self) -> np.ndarray:
+        """(T, 3) axis-angle, radians."""
+        return self.motion.select("jaw_pose").numpy()
+
+    @cached_property
     def jaw_rad(self) -> np.ndarray:
         """Opening rotation of the jaw: (T,)"""
         self.known("jaw_pose")
-        return self.motion.select("jaw_pose")[:, 0].numpy().astype(np.float64)
+        return self.jaw[:, 0].astype(np.float64)
 
     @cached_property
     def head(self) -> np.ndarray:
@@ -129,6 +148,11 @@ class Tracks:
     def head_speed_deg_s(self) -> np.ndarray:
         """(T - 1,)"""
         return dynamics.rotation_speed_per_frame_deg_s(self.head, self.fps)
+
+    @cached_property
+    def head_beats_s(self) -> np.ndarray:
+        """Times at which the head turns or rests: (N,)"""
+        return motion_beats_s(self.head_speed_deg_s, self.fps)
 
     @cached_property
     def gaze(self) -> np.ndarray:
@@ -152,7 +176,7 @@ class Tracks:
         if kind == "nod":
             found, known = events.nods(self.head[:, 0], self.fps), self.head_known
         elif kind == "gaze_shift":
-            found, known = events.gaze_shifts(self.gaze, self.fps), self.gaze_known
+            found, known = events.gaze_shifts(self.gaze, self.fps, self.gaze_speed_deg_s), self.gaze_known
         elif kind == "smile":
             found, known = events.smiles(self.actions.smile, self.fps), self.known("expression")
         elif kind == "brow_raise":

@@ -16,7 +16,7 @@ from diffdyad.evaluation.clips import PHASES, Clip
 from diffdyad.evaluation.controls import CONTROLS, Control, Corpus
 from diffdyad.evaluation.figures import CLIP_FIGURES, SAMPLE_FIGURES
 from diffdyad.evaluation.figures.base import Company, Figure, Scene, Sums
-from diffdyad.evaluation.figures.pooled import Pool, Yardstick
+from diffdyad.evaluation.figures.pooled import Pool, Poolable, Yardstick
 from diffdyad.evaluation.figures.samples import Samples
 from diffdyad.evaluation.gauge import FaceGauge
 from diffdyad.evaluation.tracks import Tracks, Undefined
@@ -101,7 +101,7 @@ class ClipWork:
         clip = self.clips[index]
         truth = Tracks(clip.truth, self.gauge)
         others = [Company(self.clips[n], self.partners[n]) for n in self.others[index]]
-        result, pools = ClipResult({}, []), {}
+        result, pools, shared = ClipResult({}, []), {}, {}
         for number, row in enumerate(self.rows):
             motions = self.motions[index]
             if number:
@@ -109,12 +109,13 @@ class ClipWork:
                 made = self.settings.controls[number - 1].make(self.corpus, index, generator)
                 motions = [] if made is None else [made]
             sides = [truth if motion is clip.truth else Tracks(motion, self.gauge) for motion in motions]
-            scenes = [Scene(clip, truth, side, self.partners[index], others) for side in sides]
+            scenes = [Scene(clip, truth, side, self.partners[index], others, shared) for side in sides]
             self._row(clip, row, scenes, result, pools)
         return result, pools
 
     def _row(self, clip: Clip, row: str, scenes: list[Scene], result: ClipResult, pools: Pools) -> None:
         samples = Samples(scenes)
+        poolables = [Poolable(scene.prediction, self.yardstick, scene.partner) for scene in scenes]
         for place, phase in enumerate(self.phases):
             frames = clip.phases.get(phase)
             if phase == "all":
@@ -136,8 +137,8 @@ class ClipWork:
                     result.sums[key] = (total + sums.total, count + sums.count)
             if frames is not None and frames.any() and scenes:
                 pool = Pool.empty()
-                for scene in scenes:
-                    pool = pool + Pool.of(scene.prediction, frames, self.yardstick, scene.partner)
+                for poolable in poolables:
+                    pool = pool + poolable.pool(frames)
                 pools[row, phase, clip.response_kind] = pool
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,15 @@ class Scene:
     prediction: Tracks
     partner: Tracks | None = None
     others: Sequence[Company] = field(default_factory=list, repr=False)
+    shared: dict[tuple[str, bytes], Any] = field(default_factory=dict, repr=False)
+
+    def once(self, what: str, frames: np.ndarray, make: Callable[[], Any]) -> Any:
+        """What `make` gives, remembered for all predictions of the clip, which share `shared`: it must depend on
+        nothing but the clip, the truth, the partner and these frames (T,) bool."""
+        key = what, frames.tobytes()
+        if key not in self.shared:
+            self.shared[key] = make()
+        return self.shared[key]
 
     @property
     def fps(self) -> float:

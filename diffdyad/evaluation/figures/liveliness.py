@@ -60,11 +60,11 @@ def _seam_jerk(scene: Scene, frames: np.ndarray) -> Sums:
 
 
 def _expression(side: Tracks) -> tuple[np.ndarray, np.ndarray]:
-    return side.motion.select("expression").numpy(), side.known("expression")
+    return side.expression, side.known("expression")
 
 
 def _jaw(side: Tracks) -> tuple[np.ndarray, np.ndarray]:
-    return side.motion.select("jaw_pose").numpy(), side.known("jaw_pose")
+    return side.jaw, side.known("jaw_pose")
 
 
 def _head(side: Tracks) -> tuple[np.ndarray, np.ndarray]:
@@ -81,17 +81,22 @@ CHANNELS: dict[str, Callable[[Tracks], tuple[np.ndarray, np.ndarray]]] = {
 """Channel groups as distributions see them: motion (T, D) and the frames in which it is known (T,)."""
 
 
+def _variance(values: np.ndarray) -> float:
+    """Over time, summed over channels: (T, D)"""
+    return values.var(0, dtype=np.float64).sum()
+
+
 def _variance_ratio(name: str) -> Callable[[Scene, np.ndarray], Sums]:
     def measure(scene: Scene, frames: np.ndarray) -> Sums:
         truth, known = CHANNELS[name](scene.truth)
         prediction, predicted = CHANNELS[name](scene.prediction)
         known = frames & known & predicted
         enough(known, scene.fps)
-        spread = [side[known].var(0, dtype=np.float64).sum() for side in (truth, prediction)]
-        if spread[0] <= STILL**2:
+        true_spread = scene.once(f"{name} variance", known, lambda: _variance(truth[known]))
+        if true_spread <= STILL**2:
             raise Undefined("truth constant")
         seconds = known.sum() / scene.fps
-        return Sums(float(spread[1] * seconds), float(spread[0] * seconds))
+        return Sums(float(_variance(prediction[known]) * seconds), float(true_spread * seconds))
 
     return measure
 

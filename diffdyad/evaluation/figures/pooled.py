@@ -85,26 +85,6 @@ class Pool:
     def empty(cls) -> Pool:
         return cls({}, np.zeros(NUM_CLUSTERS))
 
-    @classmethod
-    def of(cls, side: Tracks, frames: np.ndarray, yardstick: Yardstick, partner: Tracks | None = None) -> Pool:
-        """One motion's frames (T,) bool, with the partner's at the same time."""
-        lag = max(1, round(MOVEMENT_LAG_S * side.fps))
-        moments, histogram = {}, np.zeros(NUM_CLUSTERS)
-        for name, centre in yardstick.centres.items():
-            try:
-                values, known = CHANNELS[name](side)
-            except Undefined:
-                continue
-            there = spans(frames & known, lag)
-            if there.any():
-                moments[name] = Moments.of(with_movement(values, side.fps)[there], centre)
-            if partner is not None and (pair := _beside_partner(name, values, frames & known, partner)) is not None:
-                moments[_PARTNER + name] = Moments.of(pair, np.tile(centre[: len(centre) // 2], 2))
-            if name == "expression" and yardstick.clusters is not None and (frames & known).any():
-                nearest = yardstick.clusters.assign(values[frames & known] / yardstick.scale)
-                histogram = np.bincount(nearest, minlength=NUM_CLUSTERS).astype(np.float64)
-        return cls(moments, histogram)
-
     def __add__(self, other: Pool) -> Pool:
         moments = dict(self.moments)
         for name, part in other.moments.items():
@@ -117,17 +97,62 @@ class Pool:
         return Pool(moments, self.histogram - other.histogram)
 
 
-def _beside_partner(name: str, values: np.ndarray, frames: np.ndarray, partner: Tracks) -> np.ndarray | None:
-    """The partner's channels and the own ones (T, D) in those frames in which both are known: (N, 2 D), N > 0."""
+@dataclass(frozen=True)
+class _Rows:
+    """Rows (N, D) about their centre (D,), row k of frames k .. k + lag, and whether they are known (N,)."""
+
+    centred: np.ndarray
+    known: np.ndarray
+    centre: np.ndarray
+    lag: int = 0
+
+    def moments(self, frames: np.ndarray) -> Moments | None:
+        """Of the rows whose frames (T,) bool all count; None where there are none."""
+        there = spans(frames, self.lag)[: len(self.known)] & self.known
+        return Moments.of_centred(self.centred[there], self.centre) if there.any() else None
+
+
+class Poolable:
+    """One motion, with the partner's at the same time, made ready to be pooled phase by phase."""
+
+    def __init__(self, side: Tracks, yardstick: Yardstick, partner: Tracks | None = None):
+        self._rows: dict[str, _Rows] = {}
+        self._clusters: tuple[np.ndarray, np.ndarray] | None = None
+        for name, centre in yardstick.centres.items():
+            try:
+                values, known = CHANNELS[name](side)
+            except Undefined:
+                continue
+            lag = max(1, round(MOVEMENT_LAG_S * side.fps))
+            self._rows[name] = _Rows(with_movement(values, side.fps) - centre, spans(known, lag), centre, lag)
+            if partner is not None and (rows := _beside_partner(name, values, known, partner, centre)) is not None:
+                self._rows[_PARTNER + name] = rows
+            if name == "expression" and yardstick.clusters is not None:
+                self._clusters = yardstick.clusters.assign(values / yardstick.scale), known
+
+    def pool(self, frames: np.ndarray) -> Pool:
+        """Of some frames (T,) bool."""
+        found = {name: rows.moments(frames) for name, rows in self._rows.items()}
+        histogram = np.zeros(NUM_CLUSTERS)
+        if self._clusters is not None:
+            nearest, known = self._clusters
+            histogram = np.bincount(nearest[frames & known], minlength=NUM_CLUSTERS).astype(np.float64)
+        return Pool({name: moments for name, moments in found.items() if moments is not None}, histogram)
+
+
+def _beside_partner(
+    name: str, values: np.ndarray, known: np.ndarray, partner: Tracks, centre: np.ndarray
+) -> _Rows | None:
+    """The partner's channels and the own ones (T, D), while both last."""
     try:
-        theirs, known = CHANNELS[name](partner)
+        theirs, theirs_known = CHANNELS[name](partner)
     except Undefined:
         return None
-    count = min(len(values), len(theirs))
-    both = frames[:count] & known[:count]
-    if theirs.shape[1] != values.shape[1] or not both.any():
+    if theirs.shape[1] != values.shape[1]:
         return None
-    return np.hstack([theirs[:count][both], values[:count][both]])
+    count, centre = min(len(values), len(theirs)), np.tile(centre[: len(centre) // 2], 2)
+    pair = np.hstack([theirs[:count], values[:count]]).astype(np.float64) - centre
+    return _Rows(pair, known[:count] & theirs_known[:count], centre)
 
 
 def _sides(name: str, what: str, *pools: Pool) -> list[Moments]:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffdyad.evaluation.beats import audio_onsets_s, beat_alignment, motion_beats_s
+from diffdyad.evaluation.beats import audio_onsets_s, beat_alignment
 from diffdyad.evaluation.clips import Clip
-from diffdyad.evaluation.correlation import partner_correlation_error, peak_correlation, pearson_correlation
+from diffdyad.evaluation.correlation import Directions, peak_correlation, pearson_correlation
 from diffdyad.evaluation.figures.base import STILL, Figure, Scene, Sums, enough, moving
 from diffdyad.evaluation.figures.liveliness import CHANNELS
 from diffdyad.evaluation.tracks import Tracks, Undefined
+
+_NO_FRAMES = np.zeros(0, bool)
 
 LONGEST_LAG_S = 2.0
 """How long after the partner a reaction still counts as synchrony."""
@@ -45,15 +47,17 @@ def _jaw_audio_error(scene: Scene, frames: np.ndarray) -> Sums:
 
 
 def _beats(scene: Scene) -> np.ndarray:
-    return motion_beats_s(moving(scene.prediction.head_speed_deg_s, "head speed"), scene.fps)
+    moving(scene.prediction.head_speed_deg_s, "head speed")
+    return scene.prediction.head_beats_s
 
 
-def _onsets(clip: Clip) -> np.ndarray:
-    return audio_onsets_s(_energy(clip), clip.truth.fps)
+def _onsets(scene: Scene, clip: Clip) -> np.ndarray:
+    energy = _energy(clip)
+    return scene.once(f"onsets of {clip.clip_id}", _NO_FRAMES, lambda: audio_onsets_s(energy, clip.truth.fps))
 
 
 def _alignment(scene: Scene, frames: np.ndarray) -> Sums:
-    onsets = _onsets(scene.clip)
+    onsets = _onsets(scene, scene.clip)
     onsets = onsets[frames[scene.truth.frames_of(onsets)]] if len(onsets) else onsets
     if not len(onsets):
         raise Undefined("no onsets in the own audio")
@@ -66,7 +70,7 @@ def _alignment_over_chance(scene: Scene, frames: np.ndarray) -> Sums:
     chance = []
     for other in scene.others:
         if other.clip.energy_db is not None:
-            onsets = _onsets(other.clip)
+            onsets = _onsets(scene, other.clip)
             chance.append(beat_alignment(beats, onsets[onsets < end_s]))
     chance = [value for value in chance if np.isfinite(value)]
     if not chance:
@@ -129,7 +133,11 @@ def _partner_correlation_error(name: str) -> Callable[[Scene, np.ndarray], Sums]
         count = min(len(partner), len(truth))
         both = frames[:count] & known[:count] & truth_known[:count] & predicted[:count]
         enough(both, scene.fps)
-        error = partner_correlation_error(*(side[:count][both] for side in (partner, truth, prediction)), STILL)
+        theirs, true = (
+            scene.once(f"{whose} {name} directions", both, lambda side=side: Directions.of(side[:count][both], STILL))
+            for whose, side in (("partner's", partner), ("truth's", truth))
+        )
+        error = theirs.correlation_error(true, Directions.of(prediction[:count][both], STILL))
         if not np.isfinite(error):
             raise Undefined("truth, prediction or partner constant")
         seconds = float(both.sum() / scene.fps)
