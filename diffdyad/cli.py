@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import islice
 from typing import NoReturn
 
@@ -18,6 +15,7 @@ from diffdyad import __version__
 from diffdyad.data_commands import add_data
 from diffdyad.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError, redact
 from diffdyad.flags import number, whole
+from diffdyad.interrupts import interruptible
 from diffdyad.judging.options import add_commands as add_judging_commands
 from diffdyad.settings import DEFAULT_GAP_S, DTYPES, MOST_SAMPLES, MOST_STEPS, SCHEDULERS, SampleSettings
 
@@ -27,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command finished and some items failed, 130 interrupted, 1 anything else. Errors are one line on stderr
     (with DIFFDYAD_DEBUG=1, the traceback before it)."""
     try:
-        with _terminable():
+        with interruptible():
             argv = list(sys.argv[1:] if argv is None else argv)
             if argv[:1] == ["train"]:
                 argv[1:] = _gather_overrides(argv[1:])
@@ -60,23 +58,6 @@ def _fail(code: int, message: str) -> int:
         print(redact(traceback.format_exc()), end="", file=sys.stderr)
     print(f"diffdyad: {redact(' '.join(message.split()))}", file=sys.stderr)
     return code
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """A polite end (SIGTERM) cleans up as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(*_) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _Parser(argparse.ArgumentParser):

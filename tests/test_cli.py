@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
 
-from diffdyad import cli
+from diffdyad import cli, interrupts
 from diffdyad.errors import PartialFailure, UserError
 from diffdyad.settings import SCHEDULERS, SampleSettings
 
@@ -161,11 +162,61 @@ def test_debug_shows_the_traceback(capsys, monkeypatch):
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_sigterm_ends_like_ctrl_c(capsys, monkeypatch):
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(cli, "_sample", lambda arguments: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(5))
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+
+
+@pytest.mark.parametrize("number", SIGNALS[:2])
+def test_sigterm_ends_like_ctrl_c(capsys, monkeypatch, number):
+    before = [signal.getsignal(other) for other in SIGNALS]
+    monkeypatch.setattr(cli, "_sample", lambda arguments: os.kill(os.getpid(), number) or time.sleep(5))
     fails(capsys, ["sample"], 130)
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert [signal.getsignal(other) for other in SIGNALS] == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_an_interrupt_that_a_library_swallows_comes_again(capsys, monkeypatch):
+    monkeypatch.setattr(interrupts, "AGAIN_S", 0.05)
+    monkeypatch.setattr(cli, "_sample", swallows)
+    begun = time.monotonic()
+    fails(capsys, ["sample"], 130)
+    assert time.monotonic() - begun < 5
+
+
+def swallows(arguments) -> None:
+    with suppress(BaseException):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+    time.sleep(10)
+
+
+def test_who_cleans_up_after_an_interrupt_is_left_alone(capsys, monkeypatch):
+    monkeypatch.setattr(interrupts, "AGAIN_S", 0.05)
+    cleaned = []
+
+    @contextmanager
+    def folder():
+        try:
+            yield
+        finally:
+            time.sleep(0.3)
+            with suppress(ValueError):  # what else is raised and caught on the way
+                raise ValueError
+            time.sleep(0.3)
+            cleaned.append("folder")
+
+    def run(arguments):
+        with folder():
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(10)
+            except BaseException:
+                time.sleep(0.3)
+                cleaned.append("file")
+                raise
+
+    monkeypatch.setattr(cli, "_sample", run)
+    fails(capsys, ["sample"], 130)
+    assert cleaned == ["file", "folder"]
 
 
 # ------------------------------------------------------------------------------------------- train
