@@ -20,6 +20,12 @@ from torch import Tensor
 
 BRANCHES = ("none", "audio", "full")
 
+SHUT, APART = 0.07, 0.13
+"""Openings that are expected of lips which are shut, and which are apart: shares of the 95th percentile. In between,
+a little of both. Found on voices that no training used (docs/default.md)."""
+
+_NARROWEST_MM = 1e-3
+
 
 @dataclass(frozen=True)
 class ArticulationGuard:
@@ -50,27 +56,47 @@ class ArticulationGuard:
 
 
 @dataclass(frozen=True)
-class Closure:
-    """Shuts the lips where the speech trunk expects them shut: of a bilabial's closure, noise leaves a tenth open.
+class LipsOfSpeech:
+    """Shuts the lips where the speech trunk expects them shut, and parts them where it expects them apart.
+
+    Of a bilabial's closure noise leaves a tenth open; and where the trunk is unsure, it expects lips that are nearly
+    shut, which then are shut half of the time.
 
     basis: (R, D), as of the guard; expected: (..., T, D), standardised motion that speech alone makes one expect;
-    weight: (..., T, 1) in [0, 1], 1 where the expected lips are shut.
+    weight: (..., T, 1) in [0, 1], 1 where the expected lips are shut; slope (D,) and rest_mm: of the lips' opening
+    (`MotionStats.lip_opening_line`); apart: (..., T) in [0, 1], 1 where the expected lips are apart; least_mm:
+    (..., 1), how far those are at least.
     """
 
     basis: Tensor
     expected: Tensor
     weight: Tensor
+    slope: Tensor
+    rest_mm: float
+    apart: Tensor
+    least_mm: Tensor
 
     @classmethod
-    def of(cls, basis: Tensor, expected: Tensor, opening_mm: Tensor, limit_mm: float, where: Tensor) -> Closure:
-        """opening_mm: (..., T) of the expected motion, which counts less the wider, and not at all from `limit_mm` on;
-        where: (T,) in [0, 1]."""
-        return cls(basis, expected, (where * (1 - opening_mm / limit_mm).clamp(0, 1))[..., None])
+    def of(
+        cls, basis: Tensor, expected: Tensor, slope: Tensor, rest_mm: float, closing_mm: float, parting: float,
+        where: Tensor, voiced: Tensor,
+    ) -> LipsOfSpeech:
+        """closing_mm: the expected lips count less the wider they are, and not at all from so many millimetres on (0:
+        never); parting: least opening of expected lips that are apart, as a share of the 95th percentile of the
+        expected opening (0: none); where: (T,) in [0, 1]; voiced: the same for what is parted (pauses are not)."""
+        opening = expected @ slope + rest_mm
+        weight = where * (1 - opening / closing_mm).clamp(0, 1) if closing_mm > 0 else torch.zeros_like(opening)
+        answer = opening[..., where > 0] if bool((where > 0).any()) else opening
+        wide = torch.quantile(answer, 0.95, dim=-1, keepdim=True).clamp_min(_NARROWEST_MM)
+        apart = ((opening / wide - SHUT) / (APART - SHUT)).clamp(0, 1) if parting > 0 else torch.zeros_like(opening)
+        return cls(basis, expected, weight[..., None], slope, rest_mm, where * voiced * apart, parting * wide)
 
-    def shut(self, clean: Tensor) -> Tensor:
-        """`clean` with its part along `basis` moved towards the expected one. (..., T, D) -> (..., T, D)"""
-        along = ((self.expected - clean) @ self.basis.mT) @ self.basis
-        return clean + self.weight * along
+    def hold(self, clean: Tensor) -> Tensor:
+        """`clean` with its part along `basis` moved as said above. (..., T, D) -> (..., T, D)"""
+        held = clean + self.weight * (((self.expected - clean) @ self.basis.mT) @ self.basis)
+        missing = self.apart * (self.least_mm - (held @ self.slope + self.rest_mm)).clamp_min(0)
+        way = (self.slope @ self.basis.mT) @ self.basis
+        return held + missing[..., None] * way / (way @ self.slope)
 
 
 def presence(elapsed_s: Tensor, whole_until_s: float, gone_after_s: float) -> Tensor:

@@ -232,8 +232,13 @@ class MotionStats(ModelMixin, ConfigMixin):
         Linear: of an open mouth, where a little more of a channel opens it by `aperture_jacobian`. Zeros where the
         checkpoint does not know.
         """
-        raw = self.restore(motion.to(self.mean.device))
-        return (1000 * raw @ self.aperture_jacobian[:APERTURE_PLACES].mean(0)).to(motion.device)
+        slope, rest_mm = self.lip_opening_line()
+        return motion.float() @ slope.to(motion.device) + rest_mm
+
+    def lip_opening_line(self) -> tuple[Tensor, float]:
+        """`lip_opening_mm` is motion @ slope + rest; slope (D,): millimetres per standardised unit."""
+        per_unit = 1000 * self.aperture_jacobian[:APERTURE_PLACES].mean(0)
+        return per_unit * self.std, float(per_unit @ self.mean)
 
     def check(self, motion: Motion, where: str) -> None:
         """Raises a UserError that names both sides where the motion is of another basis, layout or rate, or missing."""

@@ -22,7 +22,7 @@ from diffdyad.conditioning import Conditions, style_features
 from diffdyad.context import Context, ContextEncoder, PreviousTurn, TurnFeatures, collate
 from diffdyad.denoiser import EncodedConditions, MotionDenoiser
 from diffdyad.errors import UserError
-from diffdyad.guidance import ArticulationGuard, Closure, Guidance, aperture_basis, presence
+from diffdyad.guidance import ArticulationGuard, Guidance, LipsOfSpeech, aperture_basis, presence
 from diffdyad.knob import read_knob
 from diffdyad.motion import Motion, MotionLayout, MotionStats
 from diffdyad.timeline import Timeline
@@ -72,6 +72,8 @@ class DyadPipeline(DiffusionPipeline):
     at all after `guidance_gone_s`: training has hardly seen later answers, and what is exaggerated there is
     drift, not reaction. Where speech makes one expect lips that are nearly shut, they are as expected, whatever the
     noise says: in full at an expected opening of 0, less the wider, not at all from `closing_mm` on (0: never).
+    Where it makes one expect lips that are apart, they are so by at least the share `parting` of how wide they open
+    (0: never).
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class DyadPipeline(DiffusionPipeline):
         guidance_whole_s: float = 6.0,
         guidance_gone_s: float = 12.0,
         closing_mm: float = 4.0,
+        parting: float = 0.2,
     ):
         super().__init__()
         self.commit: str | None = None
@@ -99,6 +102,7 @@ class DyadPipeline(DiffusionPipeline):
         self.register_to_config(
             window_s=window_s, prefix_s=prefix_s, margin_s=margin_s, num_inference_steps=num_inference_steps,
             guidance_whole_s=guidance_whole_s, guidance_gone_s=guidance_gone_s, closing_mm=closing_mm,
+            parting=parting,
         )
         self._check()
 
@@ -333,7 +337,7 @@ class DyadPipeline(DiffusionPipeline):
         if guard is not None:
             guard = guard.to(device, window.length)
 
-        closure = self._closure(encoded, turns, num_samples, window, timeline)
+        by_speech = self._lips_of_speech(encoded, turns, num_samples, window, timeline)
         there = None
         if context is not None:
             seconds = (torch.arange(window.start, window.start + window.length) - timeline.num_lead) / self.fps
@@ -355,25 +359,28 @@ class DyadPipeline(DiffusionPipeline):
                 for name, block in zip(turns, blocks, strict=True)
             }
             clean = scales.combine(outputs, schedulers.noise_level(self.scheduler, timestep), guard, there)
-            clean = clean if closure is None else closure.shut(clean)
+            clean = clean if by_speech is None else by_speech.hold(clean)
             sample = schedulers.step(self.scheduler, clean, timestep, sample, plan.generator)
-        sample = join(given, sample if closure is None else closure.shut(sample), window.prefix)
+        sample = join(given, sample if by_speech is None else by_speech.hold(sample), window.prefix)
         if guard is not None:
             sample = torch.cat([given[:, : window.prefix], guard.hold(sample)[:, window.prefix :]], 1)
         return sample[:, : window.length - missing].float().cpu()
 
-    def _closure(
+    def _lips_of_speech(
         self, encoded: EncodedConditions, turns: dict[str, list[Context]], num_samples: int, window: Window,
         timeline: Timeline,
-    ) -> Closure | None:
-        """Where this window's speech shuts the lips; None where it is not heard, or the lips are not known."""
-        basis = self._lip_directions(_OF_FEELINGS) if self.config.closing_mm > 0 else None
+    ) -> LipsOfSpeech | None:
+        """What this window's speech does with the lips; None where it is not heard, or the lips are not known."""
+        closing_mm, parting = self.config.closing_mm, self.config.parting
+        basis = self._lip_directions(_OF_FEELINGS) if closing_mm > 0 or parting > 0 else None
         if basis is None or list(turns)[-1] == "none":
             return None
         expected = encoded.speech.forecast[-num_samples:].float()
         answers = torch.arange(window.start, window.start + window.length, device=expected.device) >= timeline.num_lead
-        opening = self.statistics.lip_opening_mm(expected)
-        return Closure.of(basis.to(expected.device), expected, opening, self.config.closing_mm, answers.float())
+        slope, rest_mm = self.statistics.lip_opening_line()
+        basis, slope = basis.to(expected.device), slope.to(expected.device)
+        voiced = timeline.speaking(window.start, window.length, hold_s=0.0).to(expected.device)
+        return LipsOfSpeech.of(basis, expected, slope, rest_mm, closing_mm, parting, answers.float(), voiced)
 
     def _turns(self, scales: Guidance, context: Context | None, others: list[Context]) -> dict[str, list[Context]]:
         """The previous turns that each branch is evaluated with."""

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from diffdyad.guidance import ArticulationGuard, Closure, Guidance, aperture_basis, presence
+from diffdyad.guidance import APART, SHUT, ArticulationGuard, Guidance, LipsOfSpeech, aperture_basis, presence
 
 SHAPE = (2, 9, 6)
 
@@ -106,11 +106,37 @@ def test_presence_fades_the_part_beyond_one(outputs):
 
 
 def test_lips_close_as_expected_along_their_directions_alone(outputs):
-    clean, expected = outputs["none"], outputs["audio"]
+    clean, expected = outputs["none"], outputs["audio"].clone()
+    slope = torch.tensor([2.0, 0, 0, 0, 0, 0])
     opening = torch.tensor([0.0, -1.0, 2.0, 4.0, 9.0, 0.0, 0.0, 0.0, 0.0])
+    expected[..., 0] = (opening - 3) / 2  # millimetres: 2 a unit, and 3 of a motion of zeros
     where = torch.tensor([1.0, 1, 1, 1, 1, 0, 0, 0.5, 1])
-    shut = Closure.of(torch.eye(6)[:2], expected, opening.expand(2, 9), 4.0, where).shut(clean)
+    shut = LipsOfSpeech.of(torch.eye(6)[:2], expected, slope, 3.0, 4.0, 0.0, where, torch.ones(9)).hold(clean)
     assert torch.equal(shut[..., 2:], clean[..., 2:])  # what does not move the lips
     share = torch.tensor([1.0, 1, 0.5, 0, 0, 0, 0, 0.5, 1])[:, None]
     assert torch.allclose(shut[..., :2], clean[..., :2] + share * (expected - clean)[..., :2])
     assert torch.equal(shut[:, 3:7], clean[:, 3:7])
+
+
+def test_lips_are_apart_where_they_are_expected_so():
+    """Of shut lips, by a share of how wide they open; those that are further apart stay; nothing else moves."""
+    slope, rest_mm, parting = torch.tensor([1.5, -0.5, 0.0, 0.0, 0.7]), 2.0, 0.2
+    basis = torch.eye(5)[:4]  # the last channel opens the lips, too, but is left alone
+    way = torch.tensor([1.5, -0.5, 0, 0, 0])
+    wide = torch.linspace(0, 20, 201)  # millimetres that are expected; their 95th percentile: 19
+    expected = ((wide - rest_mm)[:, None] * way / (way @ slope)).expand(2, -1, -1)
+    clean = torch.randn(2, 201, 5, generator=torch.Generator().manual_seed(0))
+    where, voiced = torch.ones(201), torch.ones(201)
+    where[150:] = 0
+    voiced[140:150] = 0
+    held = LipsOfSpeech.of(basis, expected, slope, rest_mm, 0.0, parting, where, voiced).hold(clean)
+    before, after = clean @ slope + rest_mm, held @ slope + rest_mm
+    usual = torch.quantile(wide[:150], 0.95)
+    apart, least = ((wide / usual - SHUT) / (APART - SHUT)).clamp(0, 1) * where * voiced, parting * usual
+    assert torch.allclose(after, before + apart * (least - before).clamp_min(0), atol=1e-4)
+    assert (after[:, 30:140] > least - 1e-4).all() and (after > before).any()
+    assert torch.equal(held[:, 140:], clean[:, 140:])
+    assert torch.equal(held[before >= least], clean[before >= least])
+    assert torch.equal(held[..., 2:], clean[..., 2:])
+    none = LipsOfSpeech.of(basis, expected, slope, rest_mm, 0.0, 0.0, where, voiced).hold(clean)
+    assert torch.allclose(none, clean)

@@ -78,6 +78,20 @@ def test_where_speech_shuts_the_lips_they_are_as_it_says_whatever_the_noise():
     assert (heard[0] - heard[1]).abs()[:, jaw].max() > 1e-3  # lips are free before the answer
 
 
+def test_lips_that_speech_holds_apart_are_parted_while_the_voice_is_heard():
+    pipeline, jaw = build_tiny_pipeline(), MotionLayout.arkit().slices["jaw_pose"].start
+    pipeline.statistics.aperture_jacobian = torch.zeros(15, pipeline.layout.dim)
+    pipeline.statistics.aperture_jacobian[:, jaw] = 0.1
+    pipeline.statistics.mean[jaw] = 0.1  # so that lips are expected apart
+    found = {}
+    for parting in (0.0, 0.9):
+        pipeline.register_to_config(closing_mm=0.0, parting=parting)
+        found[parting] = run(pipeline, context=TURN), run(pipeline, audio=torch.zeros(len(ANSWER)), context=TURN)
+    (free, free_in_silence), (held, held_in_silence) = found.values()
+    assert (held - free)[:, jaw].max() > 1e-3 > -10 * (held - free)[:, jaw].min()
+    assert torch.equal(held_in_silence, free_in_silence)
+
+
 def test_negative_contexts_take_the_place_of_none(tiny_pipeline):
     other = PreviousTurn(audio=tone(2.0, 120.0), gap_s=0.3)
     one = run(tiny_pipeline, context=TURN)
