@@ -22,7 +22,7 @@ BRANCHES = ("none", "audio", "full")
 
 SHUT, APART = 0.07, 0.13
 """Openings that are expected of lips which are shut, and which are apart: shares of the 95th percentile. In between,
-a little of both. Found on voices that no training used (docs/default.md)."""
+a little of both. Chosen on voices that no training used (docs/default.md)."""
 
 _NARROWEST_MM = 1e-3
 
