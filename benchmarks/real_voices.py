@@ -5,7 +5,7 @@
 DIR holds recordings, and transcripts.tsv (file name, tab, text) for those with a transcript. Beside them, sentences of
 the rehearsal corpus' test split spoken by Festival, an engine that no training used (it and its voices must be
 installed; pocketsphinx, for the alignment, too; `--sentences 0` leaves it out). Intervals: 95 %, over recordings or
-sentences.
+sentences; of a single recording's figures over its answers.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ def mouth_and_voice(face: Face, recordings: dict[str, Tensor], count: int) -> di
     rows = {}
     for name, audio in tqdm(recordings.items(), desc="voices"):
         curves = [correlations(face.opening(motion), audio, motion.fps) for motion in face.answers(audio, count)]
-        mean = np.mean(curves, 0)
-        rows[name] = {"lag_0": rounded(mean[LAGS.index(0)]), "best_lag": int(LAGS[int(mean.argmax())]),
+        curves, mean = np.array(curves), np.mean(curves, 0)
+        rows[name] = {"lag_0": interval(curves[:, LAGS.index(0)]), "best_lag": int(LAGS[int(mean.argmax())]),
                       "best": rounded(mean.max())}  # fmt: skip
     return rows
 
@@ -162,8 +162,9 @@ def in_pauses(face: Face, recordings: dict[str, Tensor], count: int) -> dict:
         if inside.any():
             tracks = [face.opening(motion) for motion in face.answers(audio, count)]
             over = [(t[: len(inside)][inside[: len(t)]] - face.rest) / np.percentile(t, 95) for t in tracks]
-            rows[name] = {"seconds": rounded(inside.sum() / face.pipeline.fps), "mean": rounded(np.mean(over)),
-                          "within_10_percent": rounded(np.mean(np.abs(np.concatenate(over)) < 0.1))}  # fmt: skip
+            rows[name] = {"seconds": rounded(inside.sum() / face.pipeline.fps),
+                          "opening": interval(np.array([x.mean() for x in over])),
+                          "time_within_10_percent": interval(np.array([(np.abs(x) < 0.1).mean() for x in over]))}
     return rows
 
 
@@ -185,9 +186,9 @@ def long_answers(face: Face, recordings: dict[str, Tensor]) -> dict:
             found.setdefault(f"{name}_sd", []).append(track.std())
             found.setdefault(f"{name}_speed", []).append(np.abs(np.diff(track)).mean() * motion.fps)
     return {
-        "blinks_per_minute": {"mean": rounded(np.mean(blinks)), "range": [rounded(min(blinks)), rounded(max(blinks))]},
+        "blinks_per_minute": {**interval(np.array(blinks)), "range": [rounded(min(blinks)), rounded(max(blinks))]},
         "blink_s": {name: rounded(np.percentile(lengths, q)) for name, q in (("5 %", 5), ("median", 50), ("95 %", 95))},
-        **{name: rounded(np.mean(values)) for name, values in found.items()},
+        **{name: interval(np.array(values)) for name, values in found.items()},
     }
 
 
@@ -200,8 +201,9 @@ def tracks(motion: Motion) -> dict[str, np.ndarray]:
             "eye_pitch": eye[:, 0], "browInnerUp": brow}  # fmt: skip
 
 
-def interval(values: np.ndarray, weights: np.ndarray, group: int, draws: int = 2000) -> dict:
-    """Weighted mean, and its bootstrap interval over recordings (`group` answers each)."""
+def interval(values: np.ndarray, weights: np.ndarray | None = None, group: int = 1, draws: int = 2000) -> dict:
+    """Weighted mean, and its bootstrap interval over units of `group` values each, such as a recording's answers."""
+    weights = np.ones(len(values)) if weights is None else weights
     values, weights = (x.reshape(-1, group).mean(1) for x in (values, weights))
     rng = np.random.default_rng(0)
     picks = rng.integers(0, len(values), (draws, len(values)))
