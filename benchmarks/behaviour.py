@@ -1,29 +1,31 @@
 """How the embedded model behaves against the corpus that it learnt from, as JSON: spread, jitter, planted reactions.
 
-    python benchmarks/behaviour.py --dataset data/rehearsal [--emotions DIR]
+    python benchmarks/behaviour.py --dataset data/rehearsal [--emotions DIR ...]
 
-Answers to the test split's verbal turns, whose people, voices and dialogues no training saw. DIR holds recordings and
-labels.csv (file name, emotion, ...): turns of real people in anger or joy against sadness or boredom.
+Answers to the test split's verbal turns, whose people, voices and dialogues no training saw. Each DIR holds turns of
+real people: recordings and labels.csv (file, emotion), or recordings that say it in their names (Ann_joy.wav).
+Intervals: 95 %, over answers; of real turns over these.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from figures import resampled, rounded
+from real_turns import real_turns
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from diffdyad.context import Context, PreviousTurn
 from diffdyad.data.exchange import Exchange, ExchangeShards
-from diffdyad.data.rehearsal.reaction import PLANTED_EFFECTS, Reaction, planted_delta
+from diffdyad.data.rehearsal.reaction import Reaction, planted_delta
 from diffdyad.data.sides import previous_turn
-from diffdyad.media import SAMPLING_RATE, read_audio
+from diffdyad.media import SAMPLING_RATE
 from diffdyad.motion import MotionLayout
 from diffdyad.pipeline import DyadPipeline
 from diffdyad.sample import load_pipeline
@@ -37,7 +39,6 @@ MEASURES = {
     "frown": ("mouthFrownLeft", "mouthFrownRight"),
     "tilt": (),
 }  # fmt: skip
-ROUSED, CALM = ("anger", "happiness"), ("sadness", "boredom")
 
 
 def main() -> None:
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("--model", default="default", help="default, a folder, or USER/REPO (default: default)")
     parser.add_argument("--answers", type=int, default=150, help="of the test split (default 150)")
     parser.add_argument("--train", type=int, default=1500, help="exchanges of the regression (default 1500)")
-    parser.add_argument("--emotions", help="folder of recordings with labels.csv (default: left out)")
+    parser.add_argument("--emotions", type=Path, nargs="+", default=[], help="folders of turns (default: none)")
     arguments = parser.parse_args()
     pipeline = load_pipeline(arguments.model, "cpu")
     figures = {"benchmark": "behaviour", "model": arguments.model}
@@ -60,7 +61,7 @@ def main() -> None:
     figures["jerk"] = jerk(generated["own"], truth, pipeline)
     figures["reaction"] = reactions(pipeline, arguments, tests, generated)
     if arguments.emotions:
-        figures["real_turns"] = real_turns(pipeline, Path(arguments.emotions), tests)
+        figures["real_turns"] = real_turns(pipeline, arguments.emotions, [one.audio for one in tests])
     print(json.dumps(figures, indent=2))
 
 
@@ -113,29 +114,34 @@ def swapped(tests: list[Answered], number: int) -> Answered:
 
 def spread(made: list[Tensor], truth: list[Tensor], pipeline: DyadPipeline) -> dict:
     """Variance ratios of standardised channels, generated to corpus, by group: between and within clips."""
-    std, layout = pipeline.statistics.std, pipeline.layout
-    found = {}
-    for name, clips in (("made", made), ("true", truth)):
-        scaled = [clip / std for clip in clips]
-        between = torch.stack([clip.mean(0) for clip in scaled]).var(0)
-        within = torch.stack([clip.var(0) for clip in scaled]).mean(0)
-        found[name] = {"between": between, "within": within}
+    layout = pipeline.layout
+    clips = [[clip / pipeline.statistics.std for clip in kind] for kind in (made, truth)]
+    means = [torch.stack([clip.mean(0) for clip in kind]) for kind in clips]
+    within = [torch.stack([clip.var(0) for clip in kind]) for kind in clips]
 
-    def ratio(part: str, group: str) -> float:
-        made, true = (layout.select(found[name][part], group).sum() for name in ("made", "true"))
-        return rounded(made / true)
+    def figures_of(group: str) -> dict:
+        ours, true = (layout.select(x, group).numpy() for x in means)
+        own, corpus = (layout.select(x, group).sum(1).numpy() for x in within)
+        return {
+            "between": resampled(lambda drawn: ours[drawn].var(0).sum() / true[drawn].var(0).sum(), len(made)),
+            "within": resampled(lambda drawn: own[drawn].sum() / corpus[drawn].sum(), len(made)),
+        }
 
-    return {group: {part: ratio(part, group) for part in ("between", "within")} for group in layout.groups}
+    return {group: figures_of(group) for group in layout.groups}
 
 
 def jerk(made: list[Tensor], truth: list[Tensor], pipeline: DyadPipeline) -> dict:
     """Median and 95th percentile of the third difference's length, generated to corpus."""
-    sizes = [
-        torch.cat([(clip / pipeline.statistics.std).diff(n=3, dim=0).norm(dim=-1) for clip in clips]).numpy()
+    ours, true = (
+        [(clip / pipeline.statistics.std).diff(n=3, dim=0).norm(dim=-1).numpy() for clip in clips]
         for clips in (made, truth)
-    ]
-    made, true = (np.percentile(size, [50, 95]) for size in sizes)
-    return {"median": rounded(made[0] / true[0]), "95 %": rounded(made[1] / true[1])}
+    )
+
+    def ratio(drawn: np.ndarray, q: float) -> float:
+        return np.divide(*(np.percentile(np.concatenate([clips[n] for n in drawn]), q) for clips in (ours, true)))
+
+    return {name: resampled(lambda drawn, q=q: ratio(drawn, q), len(made), draws=400)
+            for name, q in (("median", 50), ("95 %", 95))}  # fmt: skip
 
 
 # ----------------------------------------------------------------------------------------- reactions
@@ -157,15 +163,21 @@ def reactions(
         size = lambda motion: early(motion, channels, pipeline.layout)  # noqa: B023, E731
         best = inputs[len(learnt) :] @ ridge(inputs[: len(learnt)], np.array([size(one.truth) for one in learnt]))
         values = {kind: np.array([size(motion) for motion in motions]) for kind, motions in made.items()}
-        slopes = {
-            "truth": slope(valence[react], np.array([size(one.truth) for one in tests])[react]),
-            "best_regression": slope(valence[react], best[react]),
-            "own_turn": slope(valence[react], (values["own"] - values["none"])[react]),
-            "swapped_on_the_other": slope(other, values["swapped"] - values["none"]),
-            "swapped_on_the_true": partial_slope(valence, other, values["swapped"] - values["none"]),
+        change = {kind: values[kind] - values["none"] for kind in ("own", "swapped")}
+        truth = np.array([size(one.truth) for one in tests])
+
+        def own_to_best(drawn: np.ndarray) -> float:
+            drawn = drawn[react[drawn]]
+            return slope(valence[drawn], change["own"][drawn]) / slope(valence[drawn], best[drawn])  # noqa: B023
+
+        results[name] = {
+            "truth": rounded(slope(valence[react], truth[react])),
+            "best_regression": rounded(slope(valence[react], best[react])),
+            "own_turn": rounded(slope(valence[react], change["own"][react])),
+            "own_to_best": resampled(own_to_best, len(tests)),
+            "swapped_on_the_other": rounded(slope(other, change["swapped"])),
+            "swapped_on_the_true": rounded(partial_slope(valence, other, change["swapped"])),
         }
-        slopes["own_to_best"] = slopes["own_turn"] / slopes["best_regression"]
-        results[name] = {key: rounded(value) for key, value in slopes.items()}
     results["fading"] = fading(pipeline, tests, made)
     return results
 
@@ -235,50 +247,19 @@ def fading(pipeline: DyadPipeline, tests: list[Answered], made: dict) -> dict:
         along = planted_delta(held, np.arange(1) / FPS)[0, pipeline.layout.slices["expression"]]
         change = (own - none)[:, pipeline.layout.slices["expression"]].numpy() @ along / (along @ along)
         rows.append([change[round(FPS * s) : round(FPS * (s + 1))].mean() for s in SECONDS])
-    means = np.mean(rows, 0)
-    seconds, positive = np.array(SECONDS) + 0.5, means > 0.02 * means[0]
-    rate = np.polyfit(seconds[positive], np.log(means[positive]), 1, w=means[positive])[0]
-    return {"by_second": [rounded(value) for value in means], "time_constant_s": rounded(-1 / rate), "planted_s": 2.0}
+    rows, seconds = np.array(rows), np.array(SECONDS) + 0.5
 
+    def time_constant(drawn: np.ndarray) -> float:
+        """Seconds; infinite where nothing fades."""
+        means = rows[drawn].mean(0)
+        positive = means > max(0.02 * means[0], 0)
+        if positive.sum() < 2:
+            return np.inf
+        rate = np.polyfit(seconds[positive], np.log(means[positive]), 1, w=means[positive])[0]
+        return -1 / rate if rate < 0 else np.inf
 
-# ---------------------------------------------------------------------------------------- real turns
-
-
-def real_turns(
-    pipeline: DyadPipeline, folder: Path, tests: list[Answered], num_answers: int = 4, seeds: int = 2
-) -> dict:
-    """Share of (roused, calm) pairs of turns whose answers differ as arousal was planted, at scales 1 and 2."""
-    rows = list(csv.DictReader((folder / "labels.csv").open(encoding="utf-8")))
-    groups = [[folder / row["file"] for row in rows if row["emotion"] in kinds] for kinds in (ROUSED, CALM)]
-    turns = [[PreviousTurn(read_audio(path), gap_s=0.2) for path in paths] for paths in groups]
-    contexts = [[pipeline.encode_context(turn) for turn in kind] for kind in turns]
-    gains = {name: gain.high_arousal for name, gain in PLANTED_EFFECTS.items()}
-    along = torch.zeros(pipeline.layout.dim)
-    for channel in pipeline.layout.expression_names:
-        base = channel.removesuffix("Left").removesuffix("Right")
-        along[pipeline.layout.channel(channel)] = gains.get(base, 0.0)
-    result = {}
-    for scale in (1.0, 2.0):
-        right = []
-        for number in range(num_answers):
-            audio = tests[number].audio
-            for seed in range(seeds):
-                sizes = []
-                for kind in contexts:
-                    made = [answer(pipeline, audio, context, scale, seed) for context in kind]
-                    sizes.append([float((motion[: round(FPS * EARLY_S)] @ along).mean()) for motion in made])
-                right += [roused > calm for roused in sizes[0] for calm in sizes[1]]
-        result[f"scale_{scale:g}"] = {"pairs": len(right), "right": rounded(np.mean(right))}
-    return result
-
-
-def answer(pipeline: DyadPipeline, audio: Tensor, context: Context, scale: float, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return pipeline(audio, context, guidance_scale=scale, generator=generator).motions[0].values
-
-
-def rounded(value: float) -> float:
-    return round(float(value), 3)
+    return {"by_second": [rounded(value) for value in rows.mean(0)],
+            "time_constant_s": resampled(time_constant, len(rows)), "planted_s": 2.0}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from figures import interval, rounded
 from spoken import VOICES, Spoken, aligned, pauses, spoken_by
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -199,21 +200,6 @@ def tracks(motion: Motion) -> dict[str, np.ndarray]:
     brow = motion.values[:, motion.layout.channel("browInnerUp")].numpy()
     return {"head_yaw": head[:, 1], "head_pitch": head[:, 0], "head_roll": head[:, 2], "eye_yaw": eye[:, 1],
             "eye_pitch": eye[:, 0], "browInnerUp": brow}  # fmt: skip
-
-
-def interval(values: np.ndarray, weights: np.ndarray | None = None, group: int = 1, draws: int = 2000) -> dict:
-    """Weighted mean, and its bootstrap interval over units of `group` values each, such as a recording's answers."""
-    weights = np.ones(len(values)) if weights is None else weights
-    values, weights = (x.reshape(-1, group).mean(1) for x in (values, weights))
-    rng = np.random.default_rng(0)
-    picks = rng.integers(0, len(values), (draws, len(values)))
-    means = (values[picks] * weights[picks]).sum(1) / weights[picks].sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return {"mean": rounded(np.average(values, weights=weights)), "from": rounded(low), "to": rounded(high)}
-
-
-def rounded(value: float) -> float:
-    return round(float(value), 3)
 
 
 if __name__ == "__main__":
