@@ -156,6 +156,8 @@ def read_items(
     targets = [folder / f"{path.stem}.safetensors" for path in sources]
     jobs = [(source, target) for source, target in zip(sources, targets) if not target.exists()]
     done = len(targets) - len(jobs)
+    if progress and jobs:
+        progress(done, len(targets))
     with processes(workers if len(jobs) > 1 else 0) as pool:
         arguments = zip(*[(source, target, reading) for source, target in jobs])
         for _ in (pool.map if pool else map)(_write, *arguments) if jobs else ():
