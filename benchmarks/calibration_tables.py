@@ -100,6 +100,8 @@ def _print_alarms(reports: Mapping[Plant, Mapping[int, dict]]) -> None:
 def _print_limit(reports: Mapping[Plant, Mapping[int, dict]]) -> None:
     rows = sorted((plant.partial_r2, [r["verdict"]["word"] == "meaningful" for r in found.values()])
                   for plant, found in reports.items() if plant.channel == "affect")  # fmt: skip
+    if not rows:
+        return
     always = [size for size, found in rows if all(found)]
     ever = [size for size, found in rows if any(found)]
     print("\nDetection limit (affect): "
