@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from figures import resampled, rounded
-from real_turns import real_turns
+from real_turns import EARLY_S, real_turns
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -31,7 +31,6 @@ from diffdyad.pipeline import DyadPipeline
 from diffdyad.sample import load_pipeline
 
 FPS = 25
-EARLY_S = 2.0  # of an answer, in which reactions are measured
 SECONDS = (0.0, 1.0, 2.0, 3.0, 4.0)
 RIDGES = np.logspace(1, 5, 17)
 MEASURES = {

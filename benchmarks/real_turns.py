@@ -23,7 +23,7 @@ CONTRASTS = {"arousal": (("angry", "happy"), ("sad", "bored")), "valence": (("ha
 """Turns of the first kinds are set against those of the second; valence is the hard one: both are loud."""
 
 SCALES = (1.0, 2.0)
-EARLY_S = 2.0  # of an answer
+EARLY_S = 2.0  # of an answer, in which reactions are measured
 NUM_ANSWERS, NUM_SEEDS = 4, 2
 
 
@@ -44,9 +44,10 @@ def real_turns(pipeline: DyadPipeline, folders: Sequence[Path], voices: Sequence
             if first and second:
                 differences = moved[name][first][:, None, ..., number] - moved[name][second][..., number]
                 result[contrast][name] = compared(differences)
-                right.append((differences > 0).reshape(-1, *differences.shape[2:]).swapaxes(0, 1))
-        share = np.concatenate([part.reshape(len(SCALES), -1) for part in right], 1).mean(1)
-        result[contrast]["right"] = {f"scale_{scale:g}": rounded(value) for scale, value in zip(SCALES, share)}
+                right.append((differences > 0).swapaxes(0, 2).reshape(len(SCALES), -1))
+        if right:
+            share = np.concatenate(right, 1).mean(1)
+            result[contrast]["right"] = {f"scale_{scale:g}": rounded(value) for scale, value in zip(SCALES, share)}
     return result
 
 

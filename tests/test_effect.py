@@ -319,8 +319,8 @@ def still(exchange: Exchange) -> Exchange:
 def test_power_is_not_told_of_faces_that_never_move(tmp_path, tiny_model, capsys):
     rows = [still(exchange(pair, number)) for pair in range(4) for number in range(2)]
     assert power_of_rows(tmp_path / "data", tiny_model, rows) == 2
-    *before, error = capsys.readouterr().err.splitlines()
-    assert "the same face in all 8" in error and all(line.startswith("reading: ") for line in before)
+    error = capsys.readouterr().err
+    assert "the same face in all 8" in error and error.strip().count("\n") <= 1
 
 
 def test_power_says_that_single_exchanges_cannot_be_judged(tmp_path, tiny_model, capsys):
@@ -331,8 +331,8 @@ def test_power_says_that_single_exchanges_cannot_be_judged(tmp_path, tiny_model,
 def test_power_of_a_damaged_shard_is_one_line(tmp_path, tiny_model, capsys):
     (tmp_path / "test-00000-of-00001.parquet").write_bytes(b"PAR1 is not all")
     assert cli.main(["context", str(tmp_path), "--model", str(tiny_model), "--power"]) == 2
-    *before, error = capsys.readouterr().err.splitlines()
-    assert "test-00000-of-00001.parquet is damaged" in error and before in ([], ["reading: 0 of 1"])
+    error = capsys.readouterr().err
+    assert "test-00000-of-00001.parquet is damaged" in error and error.count("\n") == 1
 
 
 def test_the_nearest_neighbour_is_a_model_like_others(dataset, tmp_path, capsys):

@@ -237,30 +237,27 @@ def _turn(exchange) -> bytes:
 
 
 def _bars(state: PartialState | None, shown: bool) -> Callable[[str], Callable[[int, int], None]]:
-    """A bar per stage with the time left on a terminal; elsewhere lines when it begins and ends, and one a minute."""
+    """A bar per stage with the time left on a terminal; elsewhere a line per stage, and one a minute."""
     main = state is None or state.is_main_process
     bars: dict[str, tqdm] = {}
     said: dict[str, float] = {}
 
     def bar(label: str) -> Callable[[int, int], None]:
-        begun, before = time.monotonic(), None  # done when the stage began
+        begun = time.monotonic()
 
         def update(done: int, total: int) -> None:
-            nonlocal before
             if not main:
                 return
-            before = done if before is None else before
             if shown:
                 if label not in bars:
                     bars[label] = tqdm(desc=label, total=total)
                 bars[label].update(done - bars[label].n)
                 if done >= total:
                     bars.pop(label).close()
-            elif done == total or label not in said or time.monotonic() - said[label] > 60:
-                said[label] = now = time.monotonic()
-                each = (now - begun) / max(done - before, 1)
-                left = f", about {each * (total - done):.0f} s left" if done > before else ""
-                print(f"{label}: {done} of {total}{left}", file=sys.stderr, flush=True)
+            elif done == total or time.monotonic() - said.get(label, begun) > 60:
+                said[label] = time.monotonic()
+                left = (time.monotonic() - begun) / max(done, 1) * (total - done)
+                print(f"{label}: {done} of {total}, about {left:.0f} s left", file=sys.stderr, flush=True)
 
         return update
 

@@ -249,8 +249,6 @@ def _run(
         with tqdm(total=total, desc=f"importing {name}", unit="recording", disable=not (progress and shown)) as bar:
             begun = said = time.monotonic()
             count = 0
-            if progress and not shown:
-                print(f"importing {name}: {total} recordings to do", file=sys.stderr, flush=True)
             if workers > 1:
                 executor = spawned(workers)
                 made = (done.result() for done in as_completed([executor.submit(_do, job, *arguments) for job in todo]))
