@@ -226,17 +226,13 @@ class MotionStats(ModelMixin, ConfigMixin):
         """The inverse of `standardise`."""
         return standardised.float() * self.std + self.mean
 
-    def lip_opening_mm(self, motion: Tensor) -> Tensor:
-        """Opening of the inner lips, mean over places along them, of standardised motion (..., T, D) -> (..., T).
+    def lip_opening_line(self) -> tuple[Tensor, float]:
+        """Opening of the inner lips, mean over places along them, of standardised motion (..., T, D), as a slope (D,)
+        and a rest: motion @ slope + rest, in millimetres, (..., T).
 
         Linear: of an open mouth, where a little more of a channel opens it by `aperture_jacobian`. Zeros where the
         checkpoint does not know.
         """
-        slope, rest_mm = self.lip_opening_line()
-        return motion.float() @ slope.to(motion.device) + rest_mm
-
-    def lip_opening_line(self) -> tuple[Tensor, float]:
-        """`lip_opening_mm` is motion @ slope + rest; slope (D,): millimetres per standardised unit."""
         per_unit = 1000 * self.aperture_jacobian[:APERTURE_PLACES].mean(0)
         return per_unit * self.std, float(per_unit @ self.mean)
 
